@@ -1,0 +1,98 @@
+# All that is done here, for people and for .ci/run alike. The first target that needs it makes .venv by itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# The first Python of 3.11 or newer; PYTHON=/path/to/python chooses another.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+ifndef PYTHON
+PYTHON := $(shell for name in python3.11 python3 python3.12 python3.13 python3.14; do \
+    if $$name -c '$(NEW_ENOUGH)' 2>/dev/null; then command -v $$name; break; fi; done)
+endif
+
+POSTGRES_15 := /usr/lib/postgresql/15/bin/postgres
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadgroup
+# What says something new on another Postgres; the rest of the suite never speaks to one, or runs once.
+ON_EVERY_POSTGRES := $(wildcard tests/sql tests/engine tests/api)
+SOURCES := $(wildcard engine api migrations examples bench tests tools)
+
+.PHONY: help demo dev test check bench format clean system constraints
+.PHONY: check-format check-lint check-types check-layers check-migrations check-functions
+
+help: ## this list
+	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
+
+demo: $(READY) ## the whole story: a workflow waits for a person, its worker is killed, another one finishes
+	$(BIN)/python examples/demo.py
+
+dev: $(READY) ## Postgres, API and a worker for examples/approval.py, until Ctrl-C
+	$(BIN)/troth dev examples/approval.py
+
+test: $(READY) system ## every test, on Postgres 15 and on the embedded one
+	@if [ -x $(POSTGRES_15) ]; then \
+	    echo "== every test, on Postgres 15"; \
+	    TROTH_TEST_POSTGRES=15 $(PYTEST); \
+	    echo "== the tests that need a Postgres, on the embedded one"; \
+	    TROTH_TEST_POSTGRES=embedded $(PYTEST) $(ON_EVERY_POSTGRES); \
+	elif [ "$${CI:-}" = true ]; then \
+	    echo "make test: $(POSTGRES_15) is missing, and CI skips nothing" >&2; exit 1; \
+	else \
+	    echo "== every test, on the embedded Postgres (skipped: Postgres 15, which is not installed)"; \
+	    TROTH_TEST_POSTGRES=embedded $(PYTEST); \
+	fi
+
+check: check-format check-lint check-types check-layers check-migrations check-functions ## format, lint, types, layers, tables, functions
+
+check-format: $(READY)
+	$(BIN)/ruff format --check .
+
+check-lint: $(READY)
+	$(BIN)/ruff check .
+
+check-types: $(READY)
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check-layers: $(READY)
+	$(BIN)/lint-imports --no-logo
+
+check-migrations: $(READY)
+	$(BIN)/python tools/squawk_migrations.py
+
+check-functions: $(READY) system
+	$(BIN)/python tools/check_plpgsql.py
+
+bench: $(READY) ## how fast it is here: workflows, steps, starts, decide -> continued
+	$(BIN)/python -m bench
+
+format: $(READY) ## rewrite what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove what was built, and .venv (a running Postgres under .troth/ stays)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+system: ## install Postgres 15 and plpgsql_check where they are missing and may be installed
+	@test -n "$(PYTHON)" || { echo "Troth needs Python 3.11 or newer, and found none on the PATH (or say PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) tools/system.py postgres
+
+constraints: $(READY) ## write down the versions of .venv as those that everybody gets
+	$(BIN)/python -m pip freeze --all --exclude troth --exclude setuptools > constraints.txt
+	touch $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Troth needs Python 3.11 or newer, and found none on the PATH (or say PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) tools/system.py venv
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,testing]'
+	@touch $@

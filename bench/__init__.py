@@ -1,0 +1,1 @@
+"""How fast Troth is, measured through its public face. `python -m bench` sets up its own Postgres and prints a table."""

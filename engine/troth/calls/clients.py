@@ -1,0 +1,222 @@
+"""The functions that clients and operators call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Literal
+
+import msgspec
+
+from troth.calls.call import Call, document, documents, duration, given, json, number, plain
+from troth.codec import Sealed
+from troth.model import JournalEntry, Operated, PromiseInfo, Settlement, Started, StartedItem
+
+_READ_STARTED = document(Started)
+_READ_STARTED_ITEMS = documents(StartedItem)
+_READ_SETTLEMENT = document(Settlement)
+_READ_SETTLEMENTS = documents(Settlement)
+_READ_PROMISES = documents(PromiseInfo)
+_READ_ENTRIES = documents(JournalEntry)
+_READ_OPERATED = document(Operated)
+
+
+def start(
+    id: str,
+    function: str,
+    args: Sealed,
+    *,
+    queue: str | None = None,
+    delay: timedelta | None = None,
+    timeout: timedelta | None = None,
+    priority: int | None = None,
+    tags: Mapping[str, str] | None = None,
+    on_conflict: str | None = None,
+) -> Call[Started]:
+    """Start a workflow, or attach to what its ID names."""
+    return Call(
+        "start",
+        given(
+            id=("text", id),
+            function=("text", function),
+            args=("jsonb", plain(args.data)),
+            queue=("text", queue),
+            delay=("interval", duration(delay, "delay")),
+            timeout=("interval", duration(timeout, "timeout")),
+            priority=("integer", priority),
+            tags=("jsonb", json(tags)),
+            on_conflict=("text", on_conflict),
+            headers=("jsonb", plain(args.headers)),
+            digest=("bytea", args.digest),
+        ),
+        _READ_STARTED,
+    )
+
+
+class StartItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One workflow of `start_many`; durations in seconds, the digest in hexadecimal."""
+
+    id: str
+    function: str
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+    queue: str | None = None
+    delay: float | None = None
+    timeout: float | None = None
+    priority: int | None = None
+    tags: Mapping[str, str] | None = None
+    headers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    digest: str | None = None
+
+
+def start_many(items: Sequence[StartItem]) -> Call[list[StartedItem]]:
+    """Start many workflows, each judged by itself, answered in order."""
+    return Call("start_many", (("items", "jsonb", json(list(items))),), _READ_STARTED_ITEMS)
+
+
+def create_promise(
+    id: str,
+    *,
+    timeout: timedelta | None = None,
+    default: Sealed | None = None,
+    tags: Mapping[str, str] | None = None,
+    title: str | None = None,
+) -> Call[Started]:
+    """Create a latent promise, or attach to the one that is there."""
+    return Call(
+        "create_promise",
+        given(
+            id=("text", id),
+            timeout=("interval", duration(timeout, "timeout")),
+            default=("jsonb", plain(default.data) if default else None),
+            has_default=("boolean", True if default else None),
+            headers=("jsonb", plain(default.headers) if default else None),
+            tags=("jsonb", json(tags)),
+            title=("text", title),
+        ),
+        _READ_STARTED,
+    )
+
+
+def resolve(id: str, value: Sealed, *, actor: str | None = None) -> Call[Settlement]:
+    """Resolve a latent promise."""
+    return _decision("resolve", id, "value", value, actor)
+
+
+def reject(id: str, error: Sealed, *, actor: str | None = None) -> Call[Settlement]:
+    """Reject a latent promise."""
+    return _decision("reject", id, "error", error, actor)
+
+
+def _decision(verb: str, id: str, what: str, payload: Sealed, actor: str | None) -> Call[Settlement]:
+    arguments = given(
+        id=("text", id),
+        headers=("jsonb", plain(payload.headers)),
+        digest=("bytea", payload.digest),
+        actor=("text", actor),
+    )
+    return Call(verb, (*arguments, (what, "jsonb", plain(payload.data))), _READ_SETTLEMENT)
+
+
+def cancel(id: str, *, reason: str | None = None, actor: str | None = None) -> Call[Settlement]:
+    """Cancel a promise, or ask a running workflow to."""
+    return Call(
+        "cancel",
+        given(id=("text", id), reason=("text", reason), actor=("text", actor)),
+        _READ_SETTLEMENT,
+    )
+
+
+class SettleItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One decision of `settle_many`."""
+
+    id: str
+    verb: Literal["resolve", "reject", "cancel"]
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    reason: str | None = None
+    headers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    digest: str | None = None
+
+
+def settle_many(items: Sequence[SettleItem], *, actor: str | None = None) -> Call[list[Settlement]]:
+    """Carry out several decisions in one call, which never deadlocks with another one."""
+    return Call(
+        "settle_many",
+        given(items=("jsonb", json(list(items))), actor=("text", actor)),
+        _READ_SETTLEMENTS,
+    )
+
+
+def get(ids: Sequence[str]) -> Call[list[PromiseInfo]]:
+    """The promises of these IDs; unknown ones are absent."""
+    return Call("get", (("ids", "text[]", list(ids)),), _READ_PROMISES)
+
+
+def search(
+    *,
+    state: str | None = None,
+    queue: str | None = None,
+    function: str | None = None,
+    prefix: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    latent: bool | None = None,
+    limit: int | None = None,
+    after: str | None = None,
+) -> Call[list[PromiseInfo]]:
+    """A page of promises, in the order of their IDs; `after` is the last ID of the page before."""
+    return Call(
+        "search",
+        given(
+            state=("text", state),
+            queue=("text", queue),
+            function=("text", function),
+            prefix=("text", prefix),
+            tags=("jsonb", json(tags)),
+            latent=("boolean", latent),
+            limit=("integer", limit),
+            after=("text", after),
+        ),
+        _READ_PROMISES,
+    )
+
+
+def tree(id: str, *, limit: int | None = None) -> Call[list[PromiseInfo]]:
+    """A promise and all that was made below it."""
+    return Call("tree", given(id=("text", id), limit=("integer", limit)), _READ_PROMISES)
+
+
+def journal(id: str, *, from_seq: int = 1, limit: int | None = None) -> Call[list[JournalEntry]]:
+    """A page of a workflow's events, in order."""
+    return Call(
+        "journal",
+        given(id=("text", id), from_seq=("integer", from_seq), limit=("integer", limit)),
+        _READ_ENTRIES,
+    )
+
+
+def protocol() -> Call[tuple[int, int]]:
+    """Which versions of the protocol the namespace speaks: the current one and the oldest."""
+    return Call(
+        "protocol", (), lambda rows: (int(rows[0][0]), int(rows[0][1])), columns=("current", "oldest")
+    )
+
+
+def halt(id: str, *, reason: str | None = None, actor: str | None = None) -> Call[Operated]:
+    """Park a workflow."""
+    return Call(
+        "halt", given(id=("text", id), reason=("text", reason), actor=("text", actor)), _READ_OPERATED
+    )
+
+
+def resume(id: str, *, actor: str | None = None) -> Call[Operated]:
+    """Send a parked workflow on."""
+    return Call("resume", given(id=("text", id), actor=("text", actor)), _READ_OPERATED)
+
+
+def purge(before: timedelta, *, limit: int | None = None) -> Call[int]:
+    """Delete families that settled longer ago than `before`."""
+    return Call(
+        "purge",
+        given(before=("interval", duration(before, "retention")), limit=("integer", limit)),
+        number,
+    )

@@ -1,0 +1,365 @@
+"""What `troth doctor` looks at. Each check is one sentence, and what to do if it is not fine.
+
+They read the catalog and the namespace's views, which every role of ours may read; nothing is changed but the counters
+of one NOTIFY. A check that this user may not make says so and the others go on; without a connection or a schema there
+are no others.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, LiteralString, TypeAlias
+
+import psycopg
+from psycopg import conninfo, sql
+from psycopg.rows import dict_row
+
+from troth.cli.output import shortened, span
+from troth.errors import TrothError, Unreachable
+from troth.gateway.failures import parse_dsn, place_of, translated
+from troth.schema import judge, query
+
+Grade: TypeAlias = Literal["ok", "warning", "problem"]
+Row: TypeAlias = dict[str, Any]
+
+SERVER_VERSION_MIN: Final = 150000
+CONNECT_SECONDS_MAX: Final = 10
+LISTEN_SECONDS_MAX: Final = 2.0
+CLOCK_SECONDS_MAX: Final = 1.0
+READY_SECONDS_MAX: Final = 10.0
+OVERDUE_SECONDS_MAX: Final = 5.0
+STATEMENT_SECONDS_MAX: Final = 15
+SHOWN_MAX: Final = 5
+"""How many of many things a sentence names."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one look found."""
+
+    name: str
+    grade: Grade
+    sentence: str
+    advice: str | None = None
+
+
+def examine(dsn: str, schema: str) -> list[Check]:
+    """Look at everything, in an order in which the first problem explains those after it."""
+    try:
+        connection = _connected(dsn)
+    except Unreachable as error:
+        return [Check("connection", "problem", error.message, error.hint)]
+    with connection:
+        patient = _Patient(connection, dsn, schema)
+        found = [_connection(patient), _version(patient), schema_check := _schema(patient)]
+        found += [_listen(patient), _clock(patient)]
+        if schema_check.grade != "problem":
+            for name, look in _LOOKS.items():
+                found += _looked(name, look, patient)
+    return found
+
+
+@dataclass(frozen=True)
+class _Patient:
+    connection: psycopg.Connection[Row]
+    dsn: str
+    schema: str
+
+    def rows(self, text: LiteralString, **values: object) -> list[Row]:
+        """The rows of a query in which `{schema}` is the namespace, `{live}` and `{known}` the conditions below."""
+        schema = sql.Identifier(self.schema)
+        live = sql.SQL(_LIVE)
+        known = sql.SQL(_KNOWN).format(schema=schema, live=live)
+        composed = sql.SQL(text).format(schema=schema, live=live, known=known)
+        return self.connection.execute(composed, values).fetchall()
+
+
+def _connected(dsn: str) -> psycopg.Connection[Row]:
+    parts = {"connect_timeout": str(CONNECT_SECONDS_MAX), "application_name": "troth doctor"}
+    try:
+        return psycopg.Connection[Row].connect(
+            conninfo.make_conninfo("", **parts | parse_dsn(dsn)),
+            autocommit=True,
+            prepare_threshold=None,
+            row_factory=dict_row,
+        )
+    except psycopg.Error as error:
+        ours = translated(error, place_of(dsn))
+        raise ours or Unreachable(str(error)) from error
+
+
+def _looked(name: str, look: Callable[[_Patient], Iterator[Check]], patient: _Patient) -> list[Check]:
+    """One check, in a transaction that does not wait for ever; what Postgres refuses is a check of its own."""
+    try:
+        with patient.connection.transaction():
+            patient.connection.execute(f"set local statement_timeout = '{STATEMENT_SECONDS_MAX}s'".encode())
+            return list(look(patient))
+    except psycopg.errors.InsufficientPrivilege as error:
+        said = error.diag.message_primary or "no right to"
+        return [
+            Check(
+                name, "warning", f"This user may not look: {said}.", "Look as a member of one of its roles."
+            )
+        ]
+    except psycopg.errors.QueryCanceled:
+        return [
+            Check(name, "warning", f"The look took longer than {STATEMENT_SECONDS_MAX} s and was given up.")
+        ]
+
+
+def _connection(patient: _Patient) -> Check:
+    begin = time.monotonic()
+    patient.connection.execute("select 1")
+    away = time.monotonic() - begin
+    user = patient.connection.info.user
+    return Check("connection", "ok", f"Postgres {place_of(patient.dsn)} answers {user} in {span(away)}.")
+
+
+def _version(patient: _Patient) -> Check:
+    version = patient.connection.info.server_version
+    shown = f"{version // 10000}.{version % 10000}"
+    if version < SERVER_VERSION_MIN:
+        return Check("version", "problem", f"This is Postgres {shown}.", "Troth needs Postgres 15 or newer.")
+    return Check("version", "ok", f"This is Postgres {shown}.")
+
+
+def _schema(patient: _Patient) -> Check:
+    row = patient.connection.execute(query(patient.schema).encode()).fetchone()
+    state = judge(patient.schema, None if row is None else next(iter(row.values())))
+    sentence, _, advice = state.sentence.partition(": ")
+    advice = advice[:1].upper() + advice[1:]
+    match state.kind:
+        case "current":
+            return Check("schema", "ok", state.sentence)
+        case "differs":
+            return Check("schema", "warning", f"{sentence}.", advice)
+        case "missing" | "behind" | "ahead":
+            return Check("schema", "problem", f"{sentence}.", advice)
+
+
+def _listen(patient: _Patient) -> Check:
+    """A NOTIFY of one connection must reach the LISTEN of another: a pooler in transaction mode loses it."""
+    channel = f"troth_doctor_{secrets.token_hex(6)}"
+    begin = time.monotonic()
+    try:
+        with _connected(patient.dsn) as ear:
+            ear.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+            patient.connection.execute("select pg_catalog.pg_notify(%s, '')", [channel])
+            for _ in ear.notifies(timeout=LISTEN_SECONDS_MAX, stop_after=1):
+                return Check("listen", "ok", f"A NOTIFY arrives, in {span(time.monotonic() - begin)}.")
+    except (psycopg.Error, TrothError) as error:
+        return Check("listen", "warning", f"LISTEN is refused: {_said(error)}.", _LISTEN_ADVICE)
+    return Check(
+        "listen", "warning", f"A NOTIFY did not arrive within {LISTEN_SECONDS_MAX:g} s.", _LISTEN_ADVICE
+    )
+
+
+_LISTEN_ADVICE: Final = (
+    "Nothing is lost, but workers wait for their next look. Behind a pooler in transaction mode, give workers a "
+    "listen_dsn that leads to Postgres itself, and prepared=False."
+)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")
+
+
+def _clock(patient: _Patient) -> Check:
+    before = datetime.now(UTC)
+    row = patient.connection.execute("select pg_catalog.clock_timestamp() as now").fetchone()
+    after = datetime.now(UTC)
+    assert row is not None
+    ahead = (row["now"] - (before + (after - before) / 2)).total_seconds()
+    if abs(ahead) <= CLOCK_SECONDS_MAX:
+        return Check(
+            "clock",
+            "ok",
+            f"This machine and Postgres have the same time (to {span(max(abs(ahead), 0.001))}).",
+        )
+    way = "ahead of" if ahead > 0 else "behind"
+    return Check(
+        "clock",
+        "warning",
+        f"The clock of Postgres is {span(abs(ahead))} {way} this machine's.",
+        "Workflows go by the clock of Postgres alone; set both by NTP so that logs agree.",
+    )
+
+
+def _roles(patient: _Patient) -> Iterator[Check]:
+    names = [f"{patient.schema}_{part}" for part in ("owner", "client", "worker", "admin")]
+    there = {
+        row["name"]
+        for row in patient.rows(
+            "select rolname::text as name from pg_catalog.pg_roles where rolname = any (%(names)s)",
+            names=names,
+        )
+    }
+    missing = [name for name in names if name not in there]
+    if missing:
+        yield Check(
+            "roles",
+            "warning",
+            f"There is no role {_some(missing)}.",
+            "That is fine where roles cannot be made and `troth migrate --grant` named others.",
+        )
+    else:
+        yield Check("roles", "ok", f"The roles are there: {', '.join(names)}.")
+    writers = patient.rows(
+        """select c.relname::text as name,
+                  case when acl.grantee = 0 then 'PUBLIC' else pg_catalog.pg_get_userbyid(acl.grantee)::text end as who
+             from pg_catalog.pg_class c cross join pg_catalog.aclexplode(c.relacl) acl
+            where c.relnamespace = %(schema)s::text::regnamespace and c.relkind in ('r', 'p')
+              and acl.grantee <> c.relowner
+              and acl.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+            group by 1, 2 order by 2, 1""",
+        schema=patient.schema,
+    )
+    if not writers:
+        yield Check("tables", "ok", "Nobody but their owner may write the tables.")
+        return
+    who = sorted({row["who"] for row in writers})
+    yield Check(
+        "tables",
+        "problem",
+        f"{_some(who)} may write tables ({_some(sorted({row['name'] for row in writers}))}).",
+        "Revoke it: what is written past the functions can wedge workflows or run them twice.",
+    )
+
+
+_LIVE: Final[LiteralString] = "w.died_at is null and w.seen_at > pg_catalog.clock_timestamp() - w.lease"
+_KNOWN: Final[LiteralString] = """exists (select from {schema}.workers w
+               where {live} and q.queue = any (w.queues) and pg_catalog.rtrim(q.lane, '!') = any (w.lanes))"""
+
+
+def _workers(patient: _Patient) -> Iterator[Check]:
+    [row] = patient.rows(
+        """select count(*) filter (where {live}) as live,
+                   count(*) filter (where w.died_at is null and not ({live})) as silent,
+                   count(*) filter (where w.died_at > pg_catalog.clock_timestamp() - interval '1 hour') as dead,
+                   (select count(*) from {schema}.tasks) as tasks
+              from {schema}.workers w"""
+    )
+    if row["silent"]:
+        yield Check(
+            "workers",
+            "warning",
+            f"{counted(row['silent'], 'worker')} fell silent and {counted(row['live'], 'is', 'are')} alive.",
+            "The next tick of a living worker gives their work to others.",
+        )
+    elif row["live"]:
+        yield Check("workers", "ok", f"{counted(row['live'], 'worker')} alive.")
+    else:
+        yield Check(
+            "workers",
+            "warning" if row["tasks"] else "ok",
+            f"No worker is alive, and {counted(row['tasks'], 'workflow is', 'workflows are')} unfinished.",
+            "Start one: troth worker FILE." if row["tasks"] else None,
+        )
+    if row["dead"]:
+        yield Check(
+            "dead workers",
+            "warning",
+            f"{counted(row['dead'], 'worker')} died within the last hour, without taking leave.",
+            "Look at their logs: were they killed, out of memory, or cut off?",
+        )
+
+
+def _unknown_work(patient: _Patient) -> Iterator[Check]:
+    rows = patient.rows(
+        """select q.queue, q.lane, q.ready from {schema}.queues q
+             where q.ready > 0 and not {known} order by q.ready desc, 1, 2"""
+    )
+    if not rows:
+        yield Check("ready work", "ok", "Whatever is ready is known to a living worker.")
+        return
+    yield Check(
+        "ready work",
+        "problem",
+        "No living worker knows "
+        + _some([f"{row['lane']} in queue {row['queue']} ({row['ready']} ready)" for row in rows])
+        + ".",
+        "Start a worker that has this workflow and serves this queue, or mend the name it was started by.",
+    )
+
+
+def _overdue(patient: _Patient) -> Iterator[Check]:
+    late = patient.rows(
+        """select q.queue, q.lane, q.ready,
+                   extract(epoch from pg_catalog.clock_timestamp() - q.oldest_ready_at)::float8 as seconds
+              from {schema}.queues q
+             where q.oldest_ready_at < pg_catalog.clock_timestamp() - %(ready)s * interval '1 second' and {known}
+             order by q.oldest_ready_at""",
+        ready=READY_SECONDS_MAX,
+    )
+    if late:
+        first = late[0]
+        yield Check(
+            "waiting work",
+            "warning",
+            f"{first['lane']} in queue {first['queue']} has been ready for {span(first['seconds'])} "
+            f"({first['ready']} ready), although a worker knows it.",
+            "The workers are busy or stuck: look at their logs, or start more of them.",
+        )
+    [due] = patient.rows(
+        """select (select count(*) from {schema}.promises
+                    where state = 'pending'
+                      and timeout_at < pg_catalog.clock_timestamp() - %(due)s * interval '1 second')
+                  as promises,
+                  (select count(*) from {schema}.tasks t cross join pg_catalog.jsonb_array_elements(t.waits) w
+                    where (w ->> 'fire_at')::timestamptz < pg_catalog.clock_timestamp() - %(due)s * interval '1 second')
+                  as timers""",
+        due=OVERDUE_SECONDS_MAX,
+    )
+    if due["promises"] or due["timers"]:
+        yield Check(
+            "overdue",
+            "problem",
+            f"{counted(due['promises'], 'promise')} and {counted(due['timers'], 'timer')} should have ended by now.",
+            "Living workers do what is due: start one, of any workflow, or look at the logs of those that run.",
+        )
+    elif not late:
+        yield Check("overdue", "ok", "Nothing is overdue.")
+
+
+def _halted(patient: _Patient) -> Iterator[Check]:
+    rows = patient.rows(
+        """select id, reason ->> 'code' as code, reason ->> 'message' as message from {schema}.tasks
+            where state = 'halted' order by id limit %(most)s""",
+        most=SHOWN_MAX + 1,
+    )
+    if not rows:
+        yield Check("halted", "ok", "No workflow is halted.")
+        return
+    named = "; ".join(
+        f"{row['id']} ({row['code']}: {shortened(row['message'] or '')})" for row in rows[:SHOWN_MAX]
+    )
+    more = " and more" if len(rows) > SHOWN_MAX else ""
+    yield Check(
+        "halted",
+        "warning",
+        f"Halted: {named}{more}.",
+        "Mend what stopped them, then `troth resume ID`.",
+    )
+
+
+_LOOKS: Final[dict[str, Callable[[_Patient], Iterator[Check]]]] = {
+    "roles": _roles,
+    "workers": _workers,
+    "ready work": _unknown_work,
+    "overdue": _overdue,
+    "halted": _halted,
+}
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:SHOWN_MAX])
+    return shown if len(names) <= SHOWN_MAX else f"{shown} and {len(names) - SHOWN_MAX} more"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and what is counted, as one or as many."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,112 @@
+"""`troth worker`: a process that runs workflows until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from troth.cli.exits import Exit
+from troth.cli.session import Asked
+from troth.cli.values import Duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from troth.client import Troth
+    from troth.worker import Worker
+
+
+def worker(
+    target: str,
+    /,
+    *targets: str,
+    queue: Annotated[tuple[str, ...], Parameter(name=("--queue", "-q"), show_default=False)] = (),
+    concurrency: int | None = None,
+    name: str | None = None,
+    grace: Duration = timedelta(seconds=10),
+    session: Asked,
+) -> int:
+    """Run workflows until SIGTERM or Ctrl-C.
+
+    On either it claims nothing more, lets steps end within the grace period and gives back the rest. A second one ends
+    it at once; what it held goes to others when its lease is over.
+
+    :param target: A file such as approval.py, or a module; file.py:name,other takes only those of its workflows.
+    :param targets: More of them.
+    :param queue: The queue to serve, default unless given; can be given often.
+    :param concurrency: How many workflows at once.
+    :param name: What the worker is called in lists and logs; the host and process unless given.
+    :param grace: How long steps that are under way may take when it is told to stop.
+    """
+    from troth.cli.loading import load_workflows
+
+    workflows = load_workflows((target, *targets))
+    dsn = session.dsn()
+    _configure_log(json=session.json)
+
+    def make(client: Troth) -> Worker:
+        from troth.worker import Worker
+
+        options: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
+        return Worker(client, workflows, queue or ("default",), grace=grace, name=name, **options)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_work(dsn, session.schema, make))
+    return Exit.OK
+
+
+async def _work(dsn: str, schema: str, make: Callable[[Troth], Worker]) -> None:
+    from troth.client import Troth
+
+    loop = asyncio.get_running_loop()
+    async with Troth(dsn, schema=schema) as client:
+        worker = make(client)
+
+        def stop(number: signal.Signals) -> None:
+            worker.stop()
+            for each in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(each)
+                signal.signal(each, signal.SIG_DFL)
+            print(f"troth: {number.name}, stopping", file=sys.stderr, flush=True)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+        await worker.run()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _configure_log(*, json: bool) -> None:
+    """Log to standard error, so that standard output is the user's own; in JSON for machines."""
+    import structlog
+
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper("iso", utc=True),
+            structlog.processors.format_exc_info if json else _as_it_is,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _as_it_is(_: Any, __: str, event: Any) -> Any:
+    return event

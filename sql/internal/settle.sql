@@ -1,0 +1,133 @@
+-- The one place where promises leave `pending`. The caller holds the rows of the promises, of their own tasks and of all
+-- tasks that wait for them, and has judged: what stands here changes, and carries the consequences out.
+--
+-- Consequences: every wait becomes an event in its awaiter's journal and the awaiter goes on; the settled workflow's own
+-- task and waits go; what it made and left open is owed a cancel (a row in `closing` that tick works off, however many).
+create function _settle(
+  p_ids text[], p_states text[], p_values jsonb[], p_errors jsonb[], p_headers jsonb[], p_digests bytea[], p_settler text,
+  p_now timestamptz
+) returns void
+  language plpgsql volatile
+as $$
+begin
+  update promise p
+     set state = s.state, value = s.value, error = s.error, headers = s.headers, value_digest = s.digest,
+         settler = p_settler,
+         settled_at = case when p_settler = 'timeout' then p.timeout_at else greatest(p_now, p.created_at) end,
+         expires_at = null, open_at = null,
+         started_at = t.started_at, seed = t.seed,
+         version = nullif(rtrim(split_part(t.lane, '@', 2), '!'), '')::integer
+    from unnest(p_ids, p_states, p_values, p_errors, p_headers, p_digests) s(id, state, value, error, headers, digest)
+    left join task t on t.id = s.id and t.id = any (p_ids)
+   where p.id = s.id and p.id = any (p_ids) and p.state = 'pending';
+
+  -- what ends no longer waits: two that end in one call owe each other nothing
+  delete from wait where task = any (p_ids);
+  perform _deliver(p_ids, p_now);
+  with gone as (
+    delete from task where id = any (p_ids) returning id, children
+  )
+  insert into closing (id, since)
+  select id, p_now from gone where children > 0;
+end $$;
+
+-- Turns the waits for settled promises into events of their awaiters, whose rows are locked.
+create function _deliver(p_ids text[], p_now timestamptz) returns void
+  language plpgsql volatile
+as $$
+declare
+  v_tasks text[];
+begin
+  v_tasks := array(select distinct task from wait where promise = any (p_ids));
+  if cardinality(v_tasks) = 0 then
+    return;
+  end if;
+
+  insert into checkpoint (task, seq, operation, kind, issued, digest, state, value, error, headers, promise, at, epoch)
+  select w.task, t.last_seq + row_number() over (partition by w.task order by w.promise, w.operation),
+         w.operation, w.kind, w.issued, w.digest, p.state,
+         case when not f.own then p.value end, case when not f.own then p.error end, case when not f.own then p.headers end,
+         case when w.promise <> w.task || '~' || w.operation then w.promise end,
+         greatest(p_now, t.last_at), t.epoch
+    from wait w
+    join promise p on p.id = w.promise and p.id = any (p_ids)
+    join task t on t.id = w.task and t.id = any (v_tasks)
+    cross join lateral (select _family(w.task) = _family(w.promise) as own) f
+   where w.promise = any (p_ids);
+
+  update task t
+     set last_seq = t.last_seq + n.events,
+         last_at = greatest(p_now, t.last_at),
+         news = t.news or t.state = 'claimed',
+         ready_at = case when t.state = 'suspended' then p_now else t.ready_at end,
+         state = case when t.state = 'suspended' then 'ready' else t.state end
+    from (select task, count(*)::integer as events from wait where promise = any (p_ids) group by task) n
+   where t.id = n.task and t.id = any (v_tasks);
+
+  delete from wait where promise = any (p_ids);
+  perform _wake(v_tasks);
+end $$;
+
+-- The locks that a settlement needs, in the order of all: promises, then tasks (their own and their awaiters'). Who waits
+-- is looked up after the promises are held: a new wait on one of them needs that same lock.
+create function _lock_settling(p_ids text[]) returns void
+  language plpgsql volatile
+as $$
+declare
+  v_tasks text[];
+begin
+  perform 1 from promise where id = any (p_ids) order by id for no key update;
+  select p_ids || array_agg(distinct task) into v_tasks from wait where promise = any (p_ids);
+  perform 1 from task where id = any (v_tasks) order by id for no key update;
+end $$;
+
+-- Settles as timed out those of the given promises, already locked, whose awaiters' rows can be had without waiting.
+-- Answers how many.
+create function _time_out(p_ids text[]) returns integer
+  language plpgsql volatile
+as $$
+declare
+  v_tasks text[];
+  v_held text[];
+  v_ids text[];
+  v_now timestamptz;
+begin
+  select p_ids || array_agg(distinct task) into v_tasks from wait where promise = any (p_ids);
+  v_held := array(select l.id from (
+    select id from task where id = any (v_tasks) order by id for no key update skip locked) l);
+  v_now := _clock();
+  v_ids := array(
+    select p.id
+      from promise p
+     where p.id = any (p_ids) and p.expires_at <= v_now
+       and not exists (select from wait w where w.promise = p.id and w.task <> all (v_held))
+       and (p.function is null or p.id = any (v_held) or not exists (select from task t where t.id = p.id)));
+  if cardinality(v_ids) = 0 then
+    return 0;
+  end if;
+  perform _settle(
+      array_agg(p.id), array_agg(case when p.has_default then 'resolved' else 'timedout' end),
+      array_agg(case when p.has_default then p.default_value end), array_agg(null::jsonb),
+      array_agg(case when p.has_default then p.default_headers end), array_agg(null::bytea), 'timeout', v_now)
+    from promise p where p.id = any (v_ids);
+  return cardinality(v_ids);
+end $$;
+
+-- Whoever touches an overdue promise settles it. A row that another holds stays `pending, overdue` for now, as it does
+-- for a reader whose transaction may not write, or sees the past.
+create function _expire(p_ids text[]) returns void
+  language plpgsql volatile
+as $$
+declare
+  v_now constant timestamptz := _clock();
+  v_ids text[];
+begin
+  if not exists (select from promise where id = any (p_ids) and expires_at <= v_now)
+    or current_setting('transaction_read_only')::boolean
+    or current_setting('transaction_isolation') <> 'read committed' then
+    return;
+  end if;
+  v_ids := array(select l.id from (
+    select id from promise where id = any (p_ids) and expires_at <= v_now order by id for no key update skip locked) l);
+  perform _time_out(v_ids);
+end $$;

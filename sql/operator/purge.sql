@@ -1,0 +1,53 @@
+-- Deletes whole families that settled longer ago than p_before, at most p_limit of them, with their journals. A family stays
+-- while anything in it is pending, owed a cancel, or waited for. Once purged, an ID is free again: retention is the window in
+-- which a repeated start finds what it started. Answers how many promises went.
+-- grant: admin
+create function purge(p_before interval, p_limit integer default 1000) returns integer
+  language plpgsql volatile security definer set search_path from current
+as $$
+declare
+  v_now constant timestamptz := _clock();
+  v_families text[];
+  v_held text[];
+  v_ids text[];
+begin
+  perform _check_isolation();
+  perform _check_span(p_before, 'retention');
+  if p_before is null or p_limit is null or p_limit not between 1 and _batch_items_max() then
+    raise exception using errcode = 'TR002', message = 'a retention and a limit are needed',
+      hint = format('For example purge(interval ''30 days'', 1000); at most %s families at a time.', _batch_items_max());
+  end if;
+  v_families := array(
+    select distinct on (_family(p.id)) _family(p.id)
+      from (select id, settled_at from promise
+             where created_at < v_now - p_before and settled_at < v_now - p_before and parent is null
+             limit p_limit) p);
+  v_held := array(select l.id from (
+    select p.id
+      from promise p
+      join unnest(v_families) f(id)
+        on p.id = f.id or (p.id >= f.id || '~' collate "C" and p.id < f.id || chr(127) collate "C")
+     order by p.id for no key update of p skip locked) l);
+  v_families := array(
+    select f.id from unnest(v_families) f(id)
+     where not exists (
+       select from promise p
+        where (p.id = f.id or (p.id >= f.id || '~' collate "C" and p.id < f.id || chr(127) collate "C"))
+          and (p.state = 'pending' or p.settled_at >= v_now - p_before
+               or p.id not in (select unnest(v_held))
+               or exists (select from wait w where w.promise = p.id)
+               or exists (select from closing c where c.id = p.id)
+               or exists (select from promise a where a.id = p.parent and a.state = 'pending')
+               or exists (select from promise c where c.parent = p.id and c.state = 'pending'))));
+  with gone as (
+    delete from promise p
+     using unnest(v_families) f(id)
+     where (p.id = f.id or (p.id >= f.id || '~' collate "C" and p.id < f.id || chr(127) collate "C"))
+       and p.state <> 'pending' and p.settled_at < v_now - p_before
+    returning p.id
+  )
+  select array_agg(id) into v_ids from gone;
+  delete from checkpoint where task = any (v_ids);
+  delete from attempt where task = any (v_ids);
+  return coalesce(cardinality(v_ids), 0);
+end $$;

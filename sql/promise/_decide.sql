@@ -1,0 +1,135 @@
+-- How a decision from outside is judged and carried out. The caller holds all locks (`_lock_settling`).
+
+create function _check_decision(p_payload jsonb, p_what text, p_headers jsonb, p_actor text) returns void
+  language plpgsql immutable
+as $$
+begin
+  perform _check_payload(p_payload, p_what);
+  perform _check_payload(p_headers, 'headers');
+  perform _check_actor(p_actor);
+end $$;
+
+-- What is true of a locked promise right now, before a decision: one past its timeout times out, one whose workflow has ended
+-- is canceled with it (the ticker would do the same a moment later).
+create function _catch_up(p_id text, p_now timestamptz) returns void
+  language plpgsql volatile
+as $$
+declare
+  v_promise promise;
+begin
+  select * into v_promise from promise where id = p_id and state = 'pending';
+  if v_promise.expires_at <= p_now then
+    perform _time_out(array[p_id]);
+  elsif v_promise.parent is not null
+    and exists (select from promise where id = v_promise.parent and state <> 'pending') then
+    perform _settle(array[p_id], array['canceled'], array[null::jsonb], array['{"type": "canceled", "message": "its workflow has ended"}'::jsonb],
+                    array[null::jsonb], array[null::bytea], 'workflow', p_now);
+  end if;
+end $$;
+
+create function _decide(p_id text, p_state text, p_payload jsonb, p_headers jsonb, p_digest bytea, p_actor text) returns jsonb
+  language plpgsql volatile
+as $$
+declare
+  v_now constant timestamptz := _clock();
+  v_actor constant text := coalesce(p_actor, session_user);
+  v_payload constant jsonb := nullif(p_payload, 'null');
+  v_promise promise;
+  v_answer text;
+begin
+  perform _catch_up(p_id, v_now);
+  select * into v_promise from promise where id = p_id;
+  if not found then
+    return '{"answer": "unknown", "promise": null}'::jsonb;
+  elsif v_promise.function is not null then
+    v_answer := 'not_latent';
+  elsif v_promise.state = 'pending' then
+    perform _settle(array[p_id], array[p_state],
+                    array[case when p_state = 'resolved' then v_payload end], array[case when p_state = 'rejected' then v_payload end],
+                    array[p_headers], array[p_digest], v_actor, v_now);
+    perform _record_audit(v_now, v_actor, case p_state when 'resolved' then 'resolve' else 'reject' end, p_id, 'pending', p_state, null);
+    select * into v_promise from promise where id = p_id;
+    v_answer := 'settled';
+  elsif v_promise.state = p_state and _same(v_promise, v_payload, p_headers, p_digest) then
+    v_answer := 'already';
+  else
+    v_answer := 'conflict';
+  end if;
+  return jsonb_build_object('answer', v_answer, 'promise',
+                            _document(v_promise, (select t from task t where t.id = p_id), v_now));
+end $$;
+
+-- Whether a repeated decision is the one that stands. Sealed payloads are compared by the digest of the plain ones; what a
+-- timeout decided is nobody's.
+create function _same(p promise, p_payload jsonb, p_headers jsonb, p_digest bytea) returns boolean
+  language sql immutable
+as $$
+  select (p).settler <> 'timeout' and case
+    when (p).value_digest is not null and p_digest is not null then (p).value_digest = p_digest
+    else coalesce((p).value, (p).error) is not distinct from p_payload and (p).headers is not distinct from p_headers end
+$$;
+
+create function _cancel(p_id text, p_reason text, p_actor text) returns jsonb
+  language plpgsql volatile
+as $$
+declare
+  v_now constant timestamptz := _clock();
+  v_actor constant text := coalesce(p_actor, session_user);
+  v_error constant jsonb := jsonb_build_object('type', 'canceled', 'message', coalesce(p_reason, 'canceled by ' || v_actor));
+  v_promise promise;
+  v_task task;
+  v_answer text;
+begin
+  perform _catch_up(p_id, v_now);
+  select * into v_promise from promise where id = p_id;
+  if not found then
+    return '{"answer": "unknown", "promise": null}'::jsonb;
+  end if;
+  select * into v_task from task where id = p_id;
+  if v_promise.state = 'canceled' then
+    v_answer := 'already';
+  elsif v_promise.state <> 'pending' then
+    v_answer := 'conflict';
+  elsif v_task.epoch > 0 then
+    if not exists (select from checkpoint where task = p_id and operation = '~cancel') then
+      perform _append_cancel(v_task, v_error, v_now);
+      perform _record_audit(v_now, v_actor, 'cancel', p_id, v_task.state, 'requested', v_error);
+    end if;
+    select * into v_task from task where id = p_id;
+    v_answer := 'requested';
+  else
+    perform _settle(array[p_id], array['canceled'], array[null::jsonb], array[v_error], array[null::jsonb], array[null::bytea], v_actor, v_now);
+    perform _record_audit(v_now, v_actor, 'cancel', p_id, 'pending', 'canceled', v_error);
+    select * into v_promise from promise where id = p_id;
+    v_task := null;
+    v_answer := 'settled';
+  end if;
+  return jsonb_build_object('answer', v_answer, 'promise', _document(v_promise, v_task, v_now));
+end $$;
+
+-- A request to cancel takes its place in the workflow's order like any other event.
+create function _append_cancel(p_task task, p_error jsonb, p_now timestamptz) returns void
+  language plpgsql volatile
+as $$
+begin
+  insert into checkpoint (task, seq, operation, kind, issued, state, error, at, epoch)
+  values (p_task.id, p_task.last_seq + 1, '~cancel', 'cancel', 0, 'canceled', p_error, greatest(p_now, p_task.last_at), p_task.epoch);
+  update task t
+     set last_seq = t.last_seq + 1,
+         last_at = greatest(p_now, t.last_at),
+         news = t.news or t.state = 'claimed',
+         ready_at = case when t.state = 'suspended' then p_now else t.ready_at end,
+         state = case when t.state = 'suspended' then 'ready' else t.state end
+   where t.id = p_task.id;
+  perform _wake(array[p_task.id]);
+end $$;
+
+-- Every decision of a person or an operator leaves one row, in the same transaction.
+create function _record_audit(
+  p_at timestamptz, p_actor text, p_verb text, p_promise text, p_before text, p_after text, p_detail jsonb
+) returns void
+  language sql volatile
+as $$
+  insert into audit (id, at, actor, verb, promise, before, after, detail)
+  values (gen_random_uuid(), p_at, p_actor, p_verb, p_promise, p_before, p_after, p_detail)
+$$;

@@ -1,0 +1,14 @@
+-- Cancels. A latent promise, or a workflow that never ran, settles at once. A workflow that has begun is told: the answer is
+-- `requested`, its code sees the cancellation as an event in its order and ends as it decides. Asking again changes nothing.
+-- grant: client, worker, admin
+create function cancel(p_id text, p_reason text default null, p_actor text default null) returns jsonb
+  language plpgsql volatile security definer set search_path from current
+  set enable_nestloop = off set enable_seqscan = off set jit = off
+as $$
+begin
+  perform _check_isolation();
+  perform _check_text(p_reason, 'reason');
+  perform _check_actor(p_actor);
+  perform _lock_settling(array[p_id]);
+  return _cancel(p_id, p_reason, p_actor);
+end $$;

@@ -1,0 +1,14 @@
+-- Rejects a latent promise with an error, which the code that awaits it raises. Answers as `resolve` does.
+-- grant: client, worker, admin
+create function reject(
+  p_id text, p_error jsonb default null, p_headers jsonb default null, p_digest bytea default null, p_actor text default null
+) returns jsonb
+  language plpgsql volatile security definer set search_path from current
+  set enable_nestloop = off set enable_seqscan = off set jit = off
+as $$
+begin
+  perform _check_isolation();
+  perform _check_decision(p_error, 'error', p_headers, p_actor);
+  perform _lock_settling(array[p_id]);
+  return _decide(p_id, 'rejected', p_error, p_headers, p_digest, p_actor);
+end $$;

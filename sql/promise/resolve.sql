@@ -1,0 +1,16 @@
+-- Resolves a latent promise with a value. The first settlement wins, for ever: the same outcome again is a success, another
+-- one a conflict that shows the winner. Late, double, racing and unknown are answers, never errors: nobody's transaction is
+-- lost because a person clicked twice.
+-- grant: client, worker, admin
+create function resolve(
+  p_id text, p_value jsonb default null, p_headers jsonb default null, p_digest bytea default null, p_actor text default null
+) returns jsonb
+  language plpgsql volatile security definer set search_path from current
+  set enable_nestloop = off set enable_seqscan = off set jit = off
+as $$
+begin
+  perform _check_isolation();
+  perform _check_decision(p_value, 'value', p_headers, p_actor);
+  perform _lock_settling(array[p_id]);
+  return _decide(p_id, 'resolved', p_value, p_headers, p_digest, p_actor);
+end $$;

@@ -1,0 +1,22 @@
+-- A promise and all that was made below it, by parents, in the order of their IDs.
+-- grant: client, worker, admin
+create function tree(p_id text, p_limit integer default 1000) returns setof jsonb
+  language plpgsql volatile security definer set search_path from current
+as $$
+begin
+  if p_limit is null or p_limit not between 1 and _children_max() then
+    raise exception using errcode = 'TR002', message = format('a limit of %s', coalesce(p_limit::text, 'null')),
+      hint = format('A tree shows 1 to %s promises.', _children_max());
+  end if;
+  return query
+    with recursive family(id) as (
+      select id from promise where id = p_id
+      union
+      select p.id from family f join promise p on p.parent = f.id
+    )
+    select _document(p, t, _clock())
+      from (select id from family order by id limit p_limit) f
+      join promise p on p.id = f.id
+      left join task t on t.id = p.id
+     order by p.id;
+end $$;

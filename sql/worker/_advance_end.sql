@@ -1,0 +1,95 @@
+-- The last third of `advance`: task rows, ends and their deliveries, suspensions, releases.
+
+-- Keeps what was appended. A turn that ends is not written before it is deleted, unless something may come between.
+create function _store_turns(p_turns turn[], p_tasks text[]) returns void
+  language sql volatile
+as $$
+  update task t
+     set last_seq = r.last_seq, last_at = r.last_at, children = r.children, news = false,
+         attempts = case when r.changed then 0 else t.attempts end
+    from unnest(p_turns) r
+   where t.id = r.task and t.id = any (p_tasks) and r.verdict in ('ok', 'news', 'halted')
+     and (r.changed or t.news)
+     and (r.next is distinct from 'finish' or r.last_seq <> r.told or r.children <> t.children or r.verdict <> 'ok')
+$$;
+
+-- Settles the workflows that ended, unless events came that their code has not been told.
+create function _finish_turns(p_turns turn[], p_finishes jsonb, p_now timestamptz) returns void
+  language plpgsql volatile
+as $$
+declare
+  v_ids text[];
+  v_states text[];
+  v_values jsonb[];
+  v_errors jsonb[];
+  v_headers jsonb[];
+  v_digests bytea[];
+begin
+  select array_agg(r.task), array_agg(f.state), array_agg(case when f.state = 'resolved' then f.value end),
+         array_agg(f.error), array_agg(f.headers), array_agg(decode(f.digest, 'hex'))
+    into v_ids, v_states, v_values, v_errors, v_headers, v_digests
+    from unnest(p_turns) r
+    join jsonb_to_recordset(p_finishes) f(task text, state text, value jsonb, error jsonb, headers jsonb, digest text) on f.task = r.task
+   where r.verdict = 'ok' and r.next = 'finish' and r.last_seq = r.told;
+  if v_ids is not null then
+    perform _settle(v_ids, v_states, v_values, v_errors, v_headers, v_digests, 'worker', p_now);
+  end if;
+end $$;
+
+-- Lets go of the tasks that wait. Their open timers become waits; timers that the code gave up are dropped. A task that waits
+-- for nothing would sleep for ever: it is parked, with that reason.
+create function _suspend_turns(p_turns turn[], p_timers jsonb) returns void
+  language plpgsql volatile
+as $$
+declare
+  v_ids text[];
+begin
+  v_ids := array(
+    select r.task from unnest(p_turns) r
+     where r.verdict = 'ok' and r.next = 'suspend' and (select t.last_seq from task t where t.id = r.task) = r.told);
+  if cardinality(v_ids) = 0 then
+    return;
+  end if;
+  delete from wait w
+   where w.task = any (v_ids) and w.kind = 'timer'
+     and not exists (select from jsonb_to_recordset(p_timers) o(task text, operation text)
+                      where o.task = w.task and o.operation = w.operation);
+  if p_timers <> '[]' then
+    insert into wait (task, operation, kind, fire_at, micros, issued, digest)
+    select o.task, o.operation, 'timer', coalesce((select b.at from checkpoint b where b.task = o.task and b.seq = o.issued), r.started_at) + _span(o.micros), o.micros, o.issued, o.digest
+      from jsonb_to_recordset(p_timers) o(task text, operation text, issued integer, digest bigint, micros bigint)
+      join unnest(p_turns) r on r.task = o.task
+     where o.task = any (v_ids)
+       and not exists (select from checkpoint c where c.task = o.task and c.operation = o.operation)
+    on conflict (task, operation) do nothing;
+  end if;
+  update task t
+     set state = case when w.waits then 'suspended' else 'halted' end,
+         reason = case when not w.waits then '{"code": "deadlock", "message": "the workflow waits for nothing that could ever come"}'::jsonb end,
+         worker = null, claimed_at = null, attempts = 0
+    from (select i.id, (select count(*) from (select from wait where task = i.id limit 1) one) > 0 as waits from unnest(v_ids) i(id)) w
+   where t.id = w.id and t.id = any (v_ids);
+end $$;
+
+-- Gives tasks back (attempts - 1: it was nobody's fault) or parks them.
+create function _release_turns(p_turns turn[], p_tasks text[], p_now timestamptz) returns void
+  language plpgsql volatile
+as $$
+declare
+  v_ids text[];
+begin
+  v_ids := array(
+    select r.task from unnest(p_turns) r join task t on t.id = r.task and t.last_seq = r.told
+     where r.verdict = 'ok' and r.next = 'release');
+  if cardinality(v_ids) > 0 then
+    update task
+       set state = 'ready', ready_at = p_now, worker = null, claimed_at = null, attempts = greatest(attempts - 1, 0)
+     where id = any (v_ids);
+    perform _wake(v_ids);
+  end if;
+  update task t
+     set state = 'halted', reason = coalesce(r.reason, '{"code": "halted", "message": "halted by its worker"}'),
+         worker = null, claimed_at = null
+    from unnest(p_turns) r
+   where t.id = r.task and t.id = any (p_tasks) and (r.verdict = 'halted' or (r.next = 'halt' and r.verdict in ('ok', 'news')));
+end $$;

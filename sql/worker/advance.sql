@@ -1,0 +1,64 @@
+-- One call for the turns of many workflows: what their steps brought, what their code asked for, and how each goes on. Every
+-- turn is judged by itself; a bad one changes nothing of its neighbours. Never waits for a row: `busy` means send it again.
+--
+-- p_turns      {"task", "epoch", "seen", "then": null | "suspend" | "finish" | "release" | "halt",
+--               finish: "state", "value", "error", "headers", "digest"; halt: "reason"}            one per task
+-- p_outcomes   {"task", "operation", "kind", "issued", "digest", "state", "value", "error", "headers", "at", "micros"}
+-- p_operations {"task", "operation", "kind": "promise" | "wait", "issued", "digest", "timeout" (microseconds), "default",
+--               "has_default", "default_headers", "title", "tags", "promise"}
+-- p_timers     {"task", "operation", "issued", "digest", "micros"}: all that are open, of the tasks that suspend
+--
+-- Answers, one per turn:
+--   fenced  not claimed with that epoch, gone, or past its timeout: nothing was written, let go of it
+--   busy    a row that it needs is held by another: nothing was written, send it again
+--   news    `seen` is not the last event: outcomes without an event yet were appended, nothing else; `entries` has every
+--           event after `seen`
+--   ok      outcomes and operations are recorded; with `entries` (events beyond the caller's) suspend and
+--           finish were not done, without them they were; release and halt are done in either case, and with `news` too
+--   halted  the task is parked; `entries` is null
+--
+-- The plan of every statement below is pinned, whatever the statistics say of tables that are empty one minute and full the
+-- next: rows come by their keys (`= any`), sets of a call are hashed, single look-ups are scalar subqueries.
+-- grant: worker, admin
+create function advance(
+  p_turns jsonb, p_outcomes jsonb default '[]', p_operations jsonb default '[]', p_timers jsonb default '[]'
+) returns table (task text, answer text, last_seq integer, entries jsonb)
+  language plpgsql volatile security definer set search_path from current
+  set enable_nestloop = off set enable_seqscan = off set jit = off set lock_timeout = '200ms'
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz;
+  v_turns turn[];
+  v_tasks text[];
+  v_promises text[];
+begin
+  perform _check_isolation();
+  perform _check_advance(p_turns, p_outcomes, p_operations, p_timers);
+  v_promises := _lock_promises(p_turns, p_operations);
+  v_turns := _lock_turns(p_turns, v_promises);
+  v_now := _clock();
+  v_tasks := array(select r.task from unnest(v_turns) r);
+  v_turns := _judge(v_turns, p_outcomes, p_operations, v_promises, v_now);
+
+  -- outcomes and creations, then ends and their deliveries, then suspensions
+  if p_outcomes <> '[]' then
+    v_turns := _append_outcomes(v_turns, p_outcomes, v_now);
+  end if;
+  if p_operations <> '[]' then
+    v_turns := _create_operations(v_turns, p_operations, v_promises, v_now);
+  end if;
+  perform _store_turns(v_turns, v_tasks);
+  perform _finish_turns(v_turns, p_turns, v_now);
+  perform _suspend_turns(v_turns, p_timers);
+  perform _release_turns(v_turns, v_tasks, v_now);
+
+  return query
+    select r.task,
+           case when t.state = 'halted' and r.verdict in ('ok', 'news') then 'halted' else r.verdict end,
+           case when r.verdict in ('ok', 'news') then coalesce(t.last_seq, r.last_seq) end,
+           case when r.verdict = 'news' or (r.verdict = 'ok' and t.last_seq > r.told)
+                then _entries(r.task, case r.verdict when 'news' then r.seen else r.told end, 1000) end
+      from unnest(v_turns) r
+      left join task t on t.id = r.task and t.id = any (v_tasks);
+end $$;

@@ -1,0 +1,126 @@
+-- Gives ready tasks to a worker: ready -> claimed, epoch + 1, attempts + 1. The heads of the lanes that this worker knows are
+-- peeked at and merged by priority and age; then so many of each lane are locked, passing over what others hold. Lanes that
+-- nobody here knows cost nothing. The first claim pins the version (p_pins, beside p_lanes; a lane pins to itself or to @1
+-- without it), begins the workflow's time and draws its seed.
+--
+-- p_alone: this worker holds nothing. A task whose last holder died (its lane ends in !) is then given first, and by itself,
+-- so that one which kills its process takes no innocents with it.
+-- p_sleeping: says whether the worker listens; set before its last look, so that whoever adds work later sends a hint.
+-- p_warm: {"task": seq} for tasks whose journal the worker still has up to there.
+-- The journal that is returned is bounded (p_entries); the rest comes by `journal`. `seen` is the last seq delivered.
+-- A worker is registered by its first claim and listens on the channel of its name; once marked dead it is refused.
+-- grant: worker, admin
+create function claim(
+  p_worker text, p_queues text[], p_lanes text[], p_limit integer, p_pins text[] default null, p_alone boolean default false,
+  p_sleeping boolean default false, p_lease interval default '15 seconds', p_info jsonb default null,
+  p_warm jsonb default null, p_entries integer default 1000
+) returns table (
+  task text, epoch integer, function text, version integer, queue text, args jsonb, args_headers jsonb, tags jsonb,
+  timeout_at bigint, started_at bigint, seed bigint, attempts integer, now bigint, last_seq integer, alone boolean, journal jsonb
+)
+  language plpgsql volatile security definer set search_path from current
+  set enable_seqscan = off set enable_nestloop = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := _clock();
+  v_pins constant text[] := coalesce(p_pins, array(
+    select case when l.lane like '%@%' then l.lane else l.lane || '@1' end from unnest(p_lanes) with ordinality l(lane, n) order by l.n));
+  v_ids text[];
+  v_suffix text;
+  v_limit integer;
+begin
+  perform _check_isolation();
+  perform _check_claim(p_worker, p_queues, p_lanes, v_pins, p_limit, p_lease);
+  perform _present(p_worker, p_queues, p_lanes, p_sleeping, p_lease, p_info, v_now);
+
+  foreach v_suffix in array case when p_alone then array['!', ''] else array[''] end loop
+    v_limit := case when v_suffix = '!' then 1 else p_limit end;
+    with lane as materialized (
+      select q.queue, l.lane || v_suffix as lane from unnest(p_queues) q(queue) cross join unnest(p_lanes) l(lane)
+    ), head as (
+      select lane.queue, lane.lane
+        from lane cross join lateral (
+          select t.priority, t.ready_at, t.id from task t
+           where t.state = 'ready' and t.queue = lane.queue and t.lane = lane.lane
+           order by t.priority, t.ready_at, t.id limit v_limit) h
+       order by h.priority, h.ready_at, h.id limit v_limit
+    ), share as materialized (
+      select head.queue, head.lane, count(*) as heads from head group by head.queue, head.lane
+    )
+    select array_agg(h.id) into v_ids
+      from share cross join lateral (
+        select t.id from task t
+         where t.state = 'ready' and t.queue = share.queue and t.lane = share.lane
+           and (t.timeout_at is null or t.timeout_at > v_now)
+         order by t.priority, t.ready_at, t.id limit share.heads for no key update skip locked) h;
+    exit when v_ids is not null;
+  end loop;
+  if v_ids is null then
+    return;
+  end if;
+
+  update task t
+     set state = 'claimed', worker = p_worker, epoch = t.epoch + 1, attempts = t.attempts + 1, claimed_at = v_now,
+         ready_at = null, news = false, lane = v_pins[array_position(p_lanes, rtrim(t.lane, '!'))],
+         started_at = coalesce(t.started_at, v_now), last_at = coalesce(t.last_at, v_now),
+         seed = coalesce(t.seed, (random() * 9007199254740991)::bigint)
+   where t.id = any (v_ids);
+
+  -- read after the locks: an event that came between is in here, or its settler found the task claimed
+  return query
+    select t.id, t.epoch, p.function, split_part(t.lane, '@', 2)::integer, t.queue, p.args, p.args_headers, p.tags,
+           _micros(t.timeout_at), _micros(t.started_at), t.seed, t.attempts::integer, _micros(_clock()), t.last_seq, v_suffix = '!',
+           case when t.last_seq = 0 then '[]'
+                else _entries(t.id, coalesce((p_warm ->> t.id)::integer, 0), p_entries) end
+      from task t join promise p on p.id = t.id and p.id = any (v_ids)
+     where t.id = any (v_ids)
+     order by t.priority, t.claimed_at, t.id;
+end $$;
+
+create function _check_claim(
+  p_worker text, p_queues text[], p_lanes text[], p_pins text[], p_limit integer, p_lease interval
+) returns void
+  language plpgsql immutable
+as $$
+begin
+  if p_worker is null or p_worker !~ '^[A-Za-z0-9_.-]{1,63}$' then
+    raise exception using errcode = 'TR002', message = format('%L is not the ID of a worker', left(p_worker, 100)),
+      hint = 'Give each process an ID of its own, of 1 to 63 letters, digits, _ . and -; it is also its channel.';
+  elsif p_limit is null or p_limit not between 1 and _batch_items_max() then
+    raise exception using errcode = 'TR002', message = format('a limit of %s', coalesce(p_limit::text, 'null')),
+      hint = format('Claim 1 to %s tasks at a time.', _batch_items_max());
+  elsif p_queues is null or p_lanes is null or cardinality(p_pins) <> cardinality(p_lanes) then
+    raise exception using errcode = 'TR002', message = 'queues, lanes and pins do not fit together',
+      hint = 'Give at least one queue and one lane, and as many pins as lanes (or none).';
+  elsif p_lease is null or p_lease not between interval '1 second' and interval '1 day' then
+    raise exception using errcode = 'TR002', message = format('a lease of %s', coalesce(p_lease::text, 'null')),
+      hint = 'A lease lies between 1 second and 1 day.';
+  end if;
+end $$;
+
+-- The worker's row: made by its first claim, refused once dead, written again only where something differs. A row that the
+-- sweeper or a heartbeat holds right now is left for the next claim.
+create function _present(
+  p_worker text, p_queues text[], p_lanes text[], p_sleeping boolean, p_lease interval, p_info jsonb, p_now timestamptz
+) returns void
+  language plpgsql volatile
+as $$
+declare
+  v_worker worker;
+begin
+  select * into v_worker from worker where id = p_worker;
+  if not found then
+    insert into worker (id, queues, lanes, lease, info, sleeping, registered_at, seen_at)
+    values (p_worker, p_queues, p_lanes, p_lease, p_info, p_sleeping, p_now, p_now)
+    on conflict (id) do nothing;
+  elsif v_worker.died_at is not null then
+    raise exception using errcode = 'TR020',
+      message = format('worker %s was taken for dead at %s', p_worker, v_worker.died_at),
+      hint = 'Its tasks are with others. Go on under a new ID.';
+  elsif v_worker.sleeping <> p_sleeping or v_worker.queues <> p_queues or v_worker.lanes <> p_lanes then
+    update worker w set sleeping = p_sleeping, queues = p_queues, lanes = p_lanes
+      from (select id from worker where id = p_worker and died_at is null for no key update skip locked) l
+     where w.id = l.id;
+  end if;
+end $$;

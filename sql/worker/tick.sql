@@ -1,0 +1,171 @@
+-- Does what is due, in batches of p_limit: workers silent beyond their lease, timeouts, timers, promises whose workflow has
+-- ended. Any number of tickers side by side: each takes what the others do not hold. One bad row never stops the rest: a batch
+-- that fails is gone through row by row. Answers what was done and in how many microseconds the next thing is due.
+-- grant: worker, admin
+create function tick(p_limit integer default 1000) returns jsonb
+  language plpgsql volatile security definer set search_path from current
+  set enable_nestloop = off set enable_seqscan = off set jit = off
+as $$
+declare
+  v_now constant timestamptz := _clock();
+  v_due text[];
+  v_workers integer;
+  v_promises integer := 0;
+  v_timers integer := 0;
+  v_closed integer;
+begin
+  perform _check_isolation();
+  if p_limit is null or p_limit not between 1 and _batch_items_max() then
+    raise exception using errcode = 'TR002', message = format('a limit of %s', coalesce(p_limit::text, 'null')),
+      hint = format('Do 1 to %s things at a time.', _batch_items_max());
+  end if;
+  v_workers := _bury_workers(p_limit, v_now);
+  v_due := array(select id from promise where expires_at <= v_now order by expires_at, id limit p_limit);
+  if cardinality(v_due) > 0 then
+    v_promises := _each_or_all('_tick_promises', v_due);
+  end if;
+  v_due := array(select task from wait where fire_at <= v_now order by fire_at, task limit p_limit);
+  if cardinality(v_due) > 0 then
+    v_timers := _each_or_all('_tick_timers', v_due);
+  end if;
+  v_closed := _close(p_limit, v_now);
+  return jsonb_build_object(
+    'now', _micros(_clock()), 'workers', v_workers, 'promises', v_promises, 'timers', v_timers, 'closed', v_closed,
+    'next', (select case when d.at is not null then greatest(_micros(d.at) - _micros(_clock()), 0) end
+               from (select least((select min(expires_at) from promise where expires_at is not null),
+                                  (select min(fire_at) from wait where fire_at is not null)) as at) d));
+end $$;
+
+-- Runs one of ours on a batch; if that fails, on each row by itself, passing over the ones that fail alone.
+create function _each_or_all(p_function text, p_ids text[]) returns integer
+  language plpgsql volatile
+as $$
+declare
+  v_count integer;
+  v_total integer := 0;
+  v_id text;
+begin
+  begin
+    execute format('select %I($1)', p_function) into v_count using p_ids;
+    return v_count;
+  exception when others then
+    raise warning '% of % rows failed together: %', p_function, cardinality(p_ids), sqlerrm;
+  end;
+  foreach v_id in array p_ids loop
+    begin
+      execute format('select %I($1)', p_function) into v_count using array[v_id];
+      v_total := v_total + v_count;
+    exception when others then
+      raise warning '% passed over %: %', p_function, v_id, sqlerrm;
+    end;
+  end loop;
+  return v_total;
+end $$;
+
+create function _tick_promises(p_ids text[]) returns integer
+  language sql volatile
+as $$
+  select _time_out(array(select l.id from (
+    select id from promise where id = any (p_ids) and expires_at is not null order by id for no key update skip locked) l))
+$$;
+
+-- Fires the timers of tasks that nobody holds a lock on. A delayed start becomes ready; a timer becomes an event.
+create function _tick_timers(p_tasks text[]) returns integer
+  language plpgsql volatile
+as $$
+declare
+  v_ids text[];
+  v_now timestamptz;
+  v_fired integer;
+begin
+  v_ids := array(select l.id from (
+    select id from task where id = any (p_tasks) order by id for no key update skip locked) l);
+  v_now := _clock();
+  insert into checkpoint (task, seq, operation, kind, issued, digest, state, at, epoch)
+  select w.task, t.last_seq + row_number() over (partition by w.task order by w.fire_at, w.operation), w.operation, w.kind,
+         w.issued, w.digest, 'resolved', greatest(v_now, t.last_at), t.epoch
+    from wait w join task t on t.id = w.task and t.id = any (v_ids)
+   where w.task = any (v_ids) and w.fire_at <= v_now and w.kind = 'timer';
+  update task t
+     set last_seq = t.last_seq + n.events,
+         last_at = case when n.events > 0 then greatest(v_now, t.last_at) else t.last_at end,
+         news = (t.news or t.state = 'claimed') and n.events > 0 or t.news,
+         ready_at = case when t.state = 'suspended' then v_now else t.ready_at end,
+         state = case when t.state = 'suspended' then 'ready' else t.state end
+    from (select task, count(*) filter (where kind = 'timer')::integer as events
+            from wait where task = any (v_ids) and fire_at <= v_now group by task) n
+   where t.id = n.task and t.id = any (v_ids);
+  delete from wait where task = any (v_ids) and fire_at <= v_now;
+  get diagnostics v_fired = row_count;
+  perform _wake(v_ids);
+  return v_fired;
+end $$;
+
+-- Marks silent workers dead, for ever, and gives their tasks to others: alone from now on (lane!), or parked when the attempts
+-- are used up. Dead workers are looked through again while anything is left in their name.
+create function _bury_workers(p_limit integer, p_now timestamptz) returns integer
+  language plpgsql volatile
+as $$
+declare
+  v_ids text[];
+begin
+  update worker w set died_at = p_now, sleeping = false
+    from (select id from worker where died_at is null and seen_at + lease < p_now order by id for no key update skip locked) l
+   where w.id = l.id;
+  delete from worker where died_at < p_now - interval '1 day' and not exists (select from task where worker = worker.id);
+  if not exists (select from worker where died_at is not null) then
+    return 0;
+  end if;
+  v_ids := array(select l.id from (
+    select t.id from task t
+     where t.id in (select t.id from worker w join task t on t.worker = w.id where w.died_at is not null limit p_limit)
+     order by t.id for no key update skip locked) l);
+  if cardinality(v_ids) = 0 then
+    return 0;
+  end if;
+  update task t
+     set state = case when t.attempts >= _attempts_max() then 'halted' else 'ready' end,
+         ready_at = case when t.attempts < _attempts_max() then p_now end,
+         reason = case when t.attempts >= _attempts_max() then jsonb_build_object(
+           'code', 'attempts', 'message', format('%s workers died while they held it; the last was %s', t.attempts, t.worker)) end,
+         lane = rtrim(t.lane, '!') || '!', worker = null, claimed_at = null
+    from worker w
+   where t.id = any (v_ids) and w.id = t.worker and w.died_at is not null;
+  perform _wake(v_ids);
+  return cardinality(v_ids);
+end $$;
+
+-- Cancels what ended workflows left open, a batch at a time.
+create function _close(p_limit integer, p_now timestamptz) returns integer
+  language plpgsql volatile
+as $$
+declare
+  v_parents text[];
+  v_ids text[];
+  v_tasks text[];
+  v_held text[];
+begin
+  v_parents := array(select id from closing order by since limit 100 for no key update skip locked);
+  if cardinality(v_parents) = 0 then
+    return 0;
+  end if;
+  v_ids := array(select l.id from (
+    select p.id from promise p
+     where p.parent = any (v_parents) and p.state = 'pending' and p.function is null
+       and (p.expires_at is null or p.expires_at > p_now)  -- those time out
+     order by p.id limit p_limit for no key update skip locked) l);
+  v_tasks := array(select distinct task from wait where promise = any (v_ids));
+  v_held := array(select l.id from (
+    select id from task where id = any (v_tasks) order by id for no key update skip locked) l);
+  v_ids := array(select i.id from unnest(v_ids) i(id)
+    where not exists (select from wait w where w.promise = i.id and w.task <> all (v_held)));
+  if cardinality(v_ids) > 0 then
+    perform _settle(v_ids, array_agg('canceled'::text), array_agg(null::jsonb),
+                    array_agg('{"type": "canceled", "message": "its workflow has ended"}'::jsonb), array_agg(null::jsonb),
+                    array_agg(null::bytea), 'workflow', p_now) from unnest(v_ids);
+  end if;
+  delete from closing c
+   where c.id = any (v_parents)
+     and not exists (select from promise p where p.parent = c.id and p.state = 'pending' and p.function is null);
+  return cardinality(v_ids);
+end $$;
