@@ -4,6 +4,8 @@ A workflow is an ordinary `async def`. It may wait for a person for months, the 
 and it goes on exactly where it was.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from troth.client import Handle, SyncHandle, SyncTroth, Troth
 from troth.codec import Codec
 from troth.context import Context, Promise
@@ -36,7 +38,9 @@ from troth.errors import (
 )
 from troth.model import ErrorInfo, JournalEntry, PromiseInfo, Settlement, TaskInfo
 from troth.registry import Step, Workflow, step, workflow
-from troth.worker import Worker
+
+if TYPE_CHECKING:
+    from troth.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -84,3 +88,12 @@ __all__ = [
     "step",
     "workflow",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # a client that starts or decides need not wait for what only workers load
+    if name == "Worker":
+        from troth.worker import Worker
+
+        return Worker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

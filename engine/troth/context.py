@@ -28,6 +28,7 @@ from troth.core import PROMISE, STEP, Entry, Machine, OperationFuture
 from troth.errors import (
     InvalidArgument,
     InvalidPayload,
+    PayloadTooDeep,
     PromiseCanceled,
     PromiseRejected,
     PromiseTimedOut,
@@ -265,7 +266,7 @@ def _digest(kind: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, An
         return digest_operation(kind, name, b"")
     try:
         text = encode([args, kwargs], "The arguments", max_bytes=2**31)
-    except InvalidPayload:
+    except (InvalidPayload, PayloadTooDeep):
         text = b"?"
     return digest_operation(kind, name, text)
 

@@ -8,8 +8,10 @@ as $$
       'value', coalesce(c.value, p.value), 'error', coalesce(c.error, p.error), 'headers', coalesce(c.headers, p.headers),
       'at', _micros(c.at), 'epoch', c.epoch, 'promise', p.id) order by c.seq), '[]')
     from (select * from checkpoint where task = p_task and seq > p_after order by seq limit p_limit) c
-    left join promise p
-      on c.kind in ('promise', 'call', 'wait') and p.id = coalesce(c.promise, c.task || '~' || c.operation)
+    left join lateral (
+      -- looked up one by one, also where the caller's settings would have it hash all promises there are
+      select * from promise where id = coalesce(c.promise, c.task || '~' || c.operation) offset 0) p
+      on c.kind in ('promise', 'call', 'wait')
 $$;
 
 -- Which family an ID belongs to: what stands before its first ~.

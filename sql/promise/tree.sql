@@ -1,4 +1,5 @@
--- A promise and all that was made below it, by parents, in the order of their IDs.
+-- A promise and all that was made below it, in the order of their IDs: by parents, and by their IDs for what was created
+-- beforehand under the name that an operation would have.
 -- grant: client, worker, admin
 create function tree(p_id text, p_limit integer default 1000) returns setof jsonb
   language plpgsql volatile security definer set search_path from current
@@ -10,7 +11,7 @@ begin
   end if;
   return query
     with recursive family(id) as (
-      select id from promise where id = p_id
+      select id from promise where id = p_id or (id >= p_id || '~' collate "C" and id < p_id || chr(127) collate "C")
       union
       select p.id from family f join promise p on p.parent = f.id
     )

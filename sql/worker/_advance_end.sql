@@ -79,8 +79,8 @@ declare
   v_ids text[];
 begin
   v_ids := array(
-    select r.task from unnest(p_turns) r join task t on t.id = r.task and t.last_seq = r.told
-     where r.verdict = 'ok' and r.next = 'release');
+    select r.task from unnest(p_turns) r
+     where r.verdict = 'ok' and r.next = 'release' and (select t.last_seq from task t where t.id = r.task) = r.told);
   if cardinality(v_ids) > 0 then
     update task
        set state = 'ready', ready_at = p_now, worker = null, claimed_at = null, attempts = greatest(attempts - 1, 0)

@@ -113,19 +113,29 @@ declare
   v_over text[] := '{}'::text[];
 begin
   if p_outcomes <> '[]' then
-    -- an instant told ahead stands if it lies between the last event and this clock, in the order told
-    select array_agg(distinct x.task) filter (where x.astray), array_agg(distinct x.task) filter (where x.early)
+    -- an instant told ahead stands if it lies between the last event and this clock, in the order told; a timer counts from
+    -- the event that it was issued after, which may be told ahead in this same call
+    with told as materialized (
+      select o.task, o.kind, o.issued, o.at as proposed, coalesce(_instant(o.at), p_now) as at, o.micros, r.last_seq, r.last_at, r.started_at,
+             r.last_seq + row_number() over own as seq, max(coalesce(_instant(o.at), p_now)) over own as latest
+        from rows from (jsonb_to_recordset(p_outcomes) as (task text, kind text, issued integer, at bigint, micros bigint))
+             with ordinality o(task, kind, issued, at, micros, n)
+        join unnest(p_turns) r on r.task = o.task and r.verdict = 'ok'
+      window own as (partition by o.task order by o.n)
+    ), judged as (
+      select t.task,
+             t.proposed is not null and t.at <> greatest(t.last_at, least(greatest(p_now, t.last_at), t.latest)) as astray,
+             t.kind = 'timer' and _span(t.micros) + case
+               when t.issued = 0 then t.started_at
+               when t.issued <= t.last_seq then (select b.at from checkpoint b where b.task = t.task and b.seq = t.issued)
+               else coalesce((select b.at from told b where b.task = t.task and b.seq = t.issued), 'infinity')
+             end > greatest(p_now, t.last_at) as early
+        from told t
+    )
+    select array_agg(distinct j.task) filter (where j.astray), array_agg(distinct j.task) filter (where j.early)
       into v_astray, v_early
-      from (
-        select o.task,
-               o.at is not null and _instant(o.at) is distinct from greatest(r.last_at,
-                 least(greatest(p_now, r.last_at), max(coalesce(_instant(o.at), p_now)) over (partition by o.task order by o.n))) as astray,
-               o.kind = 'timer' and coalesce((select b.at from checkpoint b where b.task = o.task and b.seq = o.issued), r.started_at)
-                 + _span(o.micros) > greatest(p_now, r.last_at) as early
-          from rows from (jsonb_to_recordset(p_outcomes) as (task text, kind text, issued integer, at bigint, micros bigint))
-               with ordinality o(task, kind, issued, at, micros, n)
-          join unnest(p_turns) r on r.task = o.task and r.verdict = 'ok') x
-     where x.astray or x.early;
+      from judged j
+     where j.astray or j.early;
     v_over := array(
       select r.task from unnest(p_turns) r join jsonb_to_recordset(p_outcomes) o(task text) on o.task = r.task
        group by r.task, r.last_seq having r.last_seq + count(*) > _journal_entries_max());

@@ -13,9 +13,9 @@
 --   busy    a row that it needs is held by another: nothing was written, send it again
 --   news    `seen` is not the last event: outcomes without an event yet were appended, nothing else; `entries` has every
 --           event after `seen`
---   ok      outcomes and operations are recorded; with `entries` (events beyond the caller's) suspend and
---           finish were not done, without them they were; release and halt are done in either case, and with `news` too
---   halted  the task is parked; `entries` is null
+--   ok      outcomes and operations are recorded; with `entries` (events beyond the caller's) suspend, finish
+--           and release were not done, without them they were
+--   halted  the task is parked, whatever it had not been told
 --
 -- The plan of every statement below is pinned, whatever the statistics say of tables that are empty one minute and full the
 -- next: rows come by their keys (`= any`), sets of a call are hashed, single look-ups are scalar subqueries.
@@ -24,7 +24,7 @@ create function advance(
   p_turns jsonb, p_outcomes jsonb default '[]', p_operations jsonb default '[]', p_timers jsonb default '[]'
 ) returns table (task text, answer text, last_seq integer, entries jsonb)
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set lock_timeout = '200ms'
+  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan set lock_timeout = '200ms'
 as $$
 #variable_conflict use_column
 declare

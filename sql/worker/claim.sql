@@ -19,7 +19,7 @@ create function claim(
   timeout_at bigint, started_at bigint, seed bigint, attempts integer, now bigint, last_seq integer, alone boolean, journal jsonb
 )
   language plpgsql volatile security definer set search_path from current
-  set enable_seqscan = off set enable_nestloop = off set jit = off
+  set enable_seqscan = off set enable_nestloop = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare

@@ -7,7 +7,7 @@ create function heartbeat(
   p_worker text, p_tasks text[], p_epochs integer[], p_under_way interval default '5 seconds'
 ) returns table (task text, epoch integer, answer text)
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off
+  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -49,6 +49,6 @@ begin
     select null, null, 'alone'
      where exists (
        select from worker w cross join unnest(w.queues) q(queue) cross join unnest(w.lanes) l(lane)
-         join task t on t.state = 'ready' and t.queue = q.queue and t.lane = l.lane || '!'
-        where w.id = p_worker);
+        where w.id = p_worker
+          and (select t.id from task t where t.state = 'ready' and t.queue = q.queue and t.lane = l.lane || '!' limit 1) is not null);
 end $$;

@@ -4,7 +4,7 @@
 -- grant: worker, admin
 create function tick(p_limit integer default 1000) returns jsonb
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off
+  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now constant timestamptz := _clock();
@@ -107,18 +107,20 @@ create function _bury_workers(p_limit integer, p_now timestamptz) returns intege
   language plpgsql volatile
 as $$
 declare
+  v_dead text[];
   v_ids text[];
 begin
   update worker w set died_at = p_now, sleeping = false
     from (select id from worker where died_at is null and seen_at + lease < p_now order by id for no key update skip locked) l
    where w.id = l.id;
   delete from worker where died_at < p_now - interval '1 day' and not exists (select from task where worker = worker.id);
-  if not exists (select from worker where died_at is not null) then
+  v_dead := array(select id from worker where died_at is not null);
+  if cardinality(v_dead) = 0 then
     return 0;
   end if;
   v_ids := array(select l.id from (
     select t.id from task t
-     where t.id in (select t.id from worker w join task t on t.worker = w.id where w.died_at is not null limit p_limit)
+     where t.id = any (array(select d.id from task d where d.worker = any (v_dead) limit p_limit))
      order by t.id for no key update skip locked) l);
   if cardinality(v_ids) = 0 then
     return 0;

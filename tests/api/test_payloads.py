@@ -110,6 +110,21 @@ UNSTORABLE: list[str | bytes] = [
 ]
 
 
+async def test_a_refusal_says_what_is_wrong(api: httpx.AsyncClient, subtests: pytest.Subtests) -> None:
+    for value, fault in {
+        '"\\u0000"': "NUL",
+        '"\\ud800"': "half a surrogate pair",
+        "NaN": "NaN",
+        "-0.0": "-0.0, whose sign",
+        '{"a": 1, "a": 2}': "'a' twice",
+        "[1,]": "not JSON",
+    }.items():
+        with subtests.test(value=value):
+            document = problem(await resolved_with(api, value), 400, "invalid_payload")
+            assert fault in document["detail"]
+            assert document["instance"] == "/promises/p/resolve"
+
+
 async def test_what_cannot_be_stored_is_refused_and_nothing_changes(
     api: httpx.AsyncClient, subtests: pytest.Subtests
 ) -> None:
@@ -151,7 +166,7 @@ async def test_a_payload_and_a_body_have_limits(api: httpx.AsyncClient) -> None:
     await api.post("/promises", json={"id": "p"})
     most = payload_limits.payload_bytes_max
     document = problem(await resolved_with(api, '"' + "a" * (most - 1) + '"'), 413, "payload_too_large")
-    assert str(most) in document["detail"]
+    assert f"as JSON; at most {most} are stored" in document["detail"]
     assert document["hint"]
     problem(await resolved_with(api, '"' + "a" * limits.body_bytes_max + '"'), 413, "payload_too_large")
     assert (await api.get("/promises/p")).json()["state"] == "pending"

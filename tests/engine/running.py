@@ -14,12 +14,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypedDict
 
 import troth
 from troth import PromiseInfo, Troth, Worker, Workflow
-
-T = TypeVar("T")
 
 PATIENCE_S = 60.0
 ROOT = Path(__file__).parents[2]
@@ -34,15 +32,15 @@ def client_options() -> ClientOptions:
     return {"notify": os.environ.get("TROTH_TEST_NOTIFY") != "off"}
 
 
-async def until(question: Callable[[], Awaitable[T | None] | T | None], what: str = "") -> T:
-    """The first answer that is true, within a generous while."""
+async def until(question: Callable[[], Any], what: str = "") -> Any:
+    """The first answer that is true, within a generous while. The question may be a coroutine function."""
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while True:
         answer = question()
         if isinstance(answer, Awaitable):
-            answer = await cast("Awaitable[T | None]", answer)
+            answer = await answer
         if answer:
-            return cast("T", answer)
+            return answer
         assert asyncio.get_running_loop().time() < deadline, f"it did not come to pass: {what}"
         await asyncio.sleep(0.02)
 
@@ -88,7 +86,8 @@ class Stage:
                 return None
             return promise if (promise.task.state if promise.task else promise.state) in states else None
 
-        return await until(look, f"{id} is {' or '.join(states)}")
+        found: PromiseInfo = await until(look, f"{id} is {' or '.join(states)}")
+        return found
 
     async def reason(self, id: str) -> dict[str, Any]:
         """Why a task is parked, once it is."""
@@ -103,7 +102,8 @@ class Stage:
         async def look() -> PromiseInfo | None:
             return (await self.troth.get_many([id])).get(id)
 
-        return await until(look, f"{id} exists")
+        found: PromiseInfo = await until(look, f"{id} exists")
+        return found
 
 
 class WorkerProcess:

@@ -607,3 +607,26 @@ def test_too_large_is_refused_before_anything_is_written(sql: Sql, w: Worker) ->
     assert refused(lambda: w.finish("w", 1, 0, large))[0] == "TR003"
     assert refused(lambda: sql.advance([{}] * 10001))[0] == "TR030"
     assert row(sql)["last_seq"] == 0
+
+
+def test_a_timer_issued_after_an_outcome_told_ahead_in_the_same_call_counts_from_that(
+    sql: Sql, w: Worker, clock: Clock
+) -> None:
+    clock.advance(timedelta(seconds=30))
+    now = sql.one("select _micros(_clock())")
+    fired = {
+        "task": "w",
+        "operation": "timer",
+        "kind": "timer",
+        "issued": 1,
+        "state": "resolved",
+        "micros": 10_000_000,
+    }
+    early = w.advance(turn("w", 1, 0), outcomes=[step("w", "s", at=now), {**fired, "at": now}])["w"]
+    assert told(early) == ("busy", [])
+    assert sql.journal("w") == []
+    clock.advance(timedelta(seconds=10))
+    due = sql.one("select _micros(_clock())")
+    late = w.advance(turn("w", 1, 0), outcomes=[step("w", "s", at=now), {**fired, "at": due}])["w"]
+    assert told(late) == ("ok", [])
+    assert [entry["at"] for entry in sql.journal("w")] == [now, due]

@@ -10,6 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.support.sql import Sql, Worker, promise, refused, step, turn, wait
+from troth import limits
 from troth.testing.clock import Clock
 
 
@@ -321,3 +322,24 @@ def test_the_value_of_a_promise_of_the_family_is_kept_once(sql: Sql, worker: Wor
         {"operation": "a", "value": None, "promise": None},
     ]
     assert [each["value"] for each in sql.journal("w")] == [1, 2]
+
+
+def test_a_size_is_that_of_the_text_that_a_reader_gets(sql: Sql) -> None:
+    """What a client may send is never refused for the spaces that Postgres adds; a short number may be endless."""
+    sql.create_promise("many")
+    fits = "[" + ",".join("1" * 524_287) + "]"
+    assert len(fits) <= limits.payload_bytes_max
+    assert sql.query("select resolve('many', %s::jsonb) ->> 'answer' as answer", fits) == [
+        {"answer": "settled"}
+    ]
+    sql.create_promise("endless")
+    endless = "[" + ",".join(["1e131000"] * 20) + "]"
+    assert refused(lambda: sql.query("select resolve('endless', %s::jsonb)", endless))[0] == "TR003"
+    assert sql.state("endless") == "pending"
+
+
+def test_a_tree_shows_what_was_created_beforehand_under_the_name_of_an_operation(sql: Sql) -> None:
+    sql.create_promise("w~early")
+    sql.create_promise("w-other")
+    sql.start("w", "f")
+    assert ids(sql.tree("w")) == ["w", "w~early"]

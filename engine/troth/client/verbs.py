@@ -59,8 +59,8 @@ class Verbs:
         self,
         *,
         queue: str | None = None,
-        delay: timedelta | None = None,
-        timeout: timedelta | None = None,
+        delay: timedelta | float | None = None,
+        timeout: timedelta | float | None = None,
         priority: int | None = None,
         tags: Mapping[str, str] | None = None,
         connection: Any = None,
@@ -71,13 +71,13 @@ class Verbs:
         """The client with other options; those not given stay as they are.
 
         `queue`, `delay`, `timeout`, `priority` (lower goes first), `tags` and `on_conflict` are for `start`; `timeout`,
-        `tags` and `title` for `create_promise`; `actor` says who decides, for `resolve`, `reject`, `cancel` and operators'
-        verbs. With `connection=` calls run on that connection, inside its transaction.
+        `tags` and `title` for `create_promise` (durations are timedeltas or seconds); `actor` says who decides, for
+        `resolve`, `reject`, `cancel` and operators' verbs. With `connection=` calls run on that connection, inside its transaction.
         """
         given = {
             "queue": queue,
-            "delay": delay,
-            "timeout": timeout,
+            "delay": _span(delay, "delay"),
+            "timeout": _span(timeout, "timeout"),
             "priority": priority,
             "tags": tags,
             "connection": connection,
@@ -211,6 +211,15 @@ def check_protocol(spoken: tuple[int, int]) -> None:
 
 def result_type_of(workflow: Workflow[..., Any] | str) -> Any:
     return workflow.result_type if isinstance(workflow, Workflow) else object
+
+
+def _span(given: timedelta | float | None, what: str) -> timedelta | None:
+    if given is None or isinstance(given, timedelta):
+        return given
+    try:
+        return timedelta(seconds=given)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgument(f"A {what} of {given!r} cannot be.", hint="Give seconds or a timedelta.") from None
 
 
 def seconds_of(timeout: timedelta | float | None) -> float | None:

@@ -126,11 +126,11 @@ class Ear:
 
 
 _TAKEN: Final = frozenset(
-    (
-        "host port dbname user password passfile service application_name options target_session_attrs krbsrvname gsslib "
-        "sslmode sslcert sslkey sslrootcert sslcrl sslpassword sslnegotiation ssl_min_protocol_version "
-        "ssl_max_protocol_version"
-    ).split()
+    {
+        *("host", "port", "dbname", "user", "password", "passfile", "service", "application_name", "options"),
+        *("target_session_attrs", "krbsrvname", "gsslib", "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl"),
+        *("sslpassword", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version"),
+    }
 )
 """The parameters of a DSN that mean the same to asyncpg; it would send any other (keepalives, ...) to the server."""
 

@@ -137,16 +137,13 @@ class Run:
             case "ok":
                 self.busy = 0
                 self._is_durable()
-                if answer.entries and self._last_then != "release":
+                if answer.entries:
                     self._tell_news(answer.entries)
                 elif self._last_then is not None:
                     self.ended = True
             case "news":
                 self.busy = 0
-                if self._last_then == "release":
-                    self.ended = True
-                else:
-                    self._take_news(answer.entries or [])
+                self._take_news(answer.entries or [])
         if not self.ended:
             self._tell_arrived()
 

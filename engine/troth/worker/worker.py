@@ -124,10 +124,15 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop`. Raises `Unreachable` or `SchemaMismatch` if it cannot begin; later outages are sat out."""
-        check_protocol(await self._pool.run(calls.protocol()))
-        functions = [(w.name, w.version, w.queue or "default") for w in self.registry.values()]
-        await self._pool.run(calls.register(functions))
-        self._clock.sample((await self._pool.run(calls.tick())).now)
+        try:
+            check_protocol(await self._pool.run(calls.protocol()))
+            functions = [(w.name, w.version, w.queue or "default") for w in self.registry.values()]
+            await self._pool.run(calls.register(functions))
+            self._clock.sample((await self._pool.run(calls.tick())).now)
+        except BaseException:
+            await self._pool.close()
+            self._threads.shutdown(wait=False)
+            raise
         self._start_keeper()
         names = sorted({name for name, _ in self.registry})
         _log.info("worker started", worker=self.id, queues=self.queues, functions=names)
