@@ -14,6 +14,8 @@ from typing import Final
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Operation, Schema
 from msgspec import Raw
 
+from troth.codec import Payloads
+from troth.errors import UndecodablePayload
 from troth.model import PromiseInfo
 
 HEADERS: Final = {
@@ -73,15 +75,27 @@ def _facts(promise: PromiseInfo) -> list[tuple[str, str]]:
         ("Times out", _instant(promise.timeout_at) if promise.pending else ""),
         ("Settled", _instant(promise.settled_at)),
         ("Value", _payload(promise.value) if promise.state == "resolved" else ""),
-        ("Error", _payload(promise.error) if promise.state in ("rejected", "canceled") else ""),
+        ("Error", _error(promise) if promise.state in ("rejected", "canceled") else ""),
     ]
 
 
 def _payload(raw: Raw) -> str:
-    text = bytes(raw).decode()
+    return _text(bytes(raw).decode())
+
+
+def _text(text: str) -> str:
     if len(text) > PAYLOAD_LENGTH_MAX:
         text = text[:PAYLOAD_LENGTH_MAX] + "…"
     return f"<pre>{escape(text)}</pre>"
+
+
+def _error(promise: PromiseInfo) -> str:
+    """What kind it is and what it says; the JSON document has its traceback and causes."""
+    try:
+        error = Payloads().open_error(promise.error, promise.headers)
+    except UndecodablePayload:
+        return _payload(promise.error)
+    return _text(f"{error.type}: {error.message}" if error.message else error.type)
 
 
 def _link(promise_id: str | None) -> str:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+import weakref
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 import msgspec
 from typing_extensions import TypeForm
@@ -159,6 +160,7 @@ class Context:
         """Call a function as a step, an `async def` or (in a thread) a plain one: at least once until its outcome is
         recorded, then never again.
 
+        Its arguments are taken as they are when it starts: do not change a list that you gave it.
         What it returns must be JSON (dataclasses, enums, pydantic models, ... included) and comes back as the type that
         the function declares, live and replayed alike. What it raises arrives as `StepError`.
 
@@ -169,7 +171,7 @@ class Context:
         if isinstance(fn, Step):
             inner = cast("Step[..., Any]", fn).fn
         request = StepRequest(inner, args, kwargs)
-        return self._issue(STEP, name, request, _digest(STEP, name, args, kwargs), result_type(inner))
+        return self._issue(STEP, name, request, _digest(STEP, name, args, kwargs), _result_type(inner))
 
     def promise(self, type_: TypeForm[T], name: str | None = None) -> Promise[T]:
         """A latent promise of this workflow: its `id` is known at once, anybody settles it by that, awaiting it waits.
@@ -258,6 +260,22 @@ def _opened(entry: Entry, workflow: str, payloads: Payloads, type_: TypeForm[T])
             raise PromiseTimedOut(id)
         case _:
             raise PromiseCanceled(id, payloads.open_error(stored.error, None).message)
+
+
+_RESULT_TYPES: Final[weakref.WeakKeyDictionary[Callable[..., Any], Any]] = weakref.WeakKeyDictionary()
+"""Working out a function's annotations costs as much as a step's other overhead together; kept while the function lives."""
+
+
+def _result_type(fn: Callable[..., Any]) -> Any:
+    try:
+        return _RESULT_TYPES[fn]
+    except (KeyError, TypeError):
+        found = result_type(fn)
+    try:
+        _RESULT_TYPES[fn] = found
+    except TypeError:  # nothing weak can be held on it
+        return found
+    return found
 
 
 def _digest(kind: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:

@@ -100,8 +100,8 @@ begin
     select p.id
       from promise p
      where p.id = any (p_ids) and p.expires_at <= v_now
-       and not exists (select from wait w where w.promise = p.id and w.task <> all (v_held))
-       and (p.function is null or p.id = any (v_held) or not exists (select from task t where t.id = p.id)));
+       and not exists (select from wait w where w.promise = p.id and w.task <> all (v_held) offset 0)
+       and (p.function is null or p.id = any (v_held) or not exists (select from task t where t.id = p.id offset 0)));
   if cardinality(v_ids) = 0 then
     return 0;
   end if;

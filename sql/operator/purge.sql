@@ -6,7 +6,7 @@ create function purge(p_before interval, p_limit integer default 1000) returns i
   language plpgsql volatile security definer set search_path from current
 as $$
 declare
-  v_now constant timestamptz := _clock();
+  v_before constant timestamptz := _clock() - p_before;
   v_families text[];
   v_held text[];
   v_ids text[];
@@ -18,10 +18,11 @@ begin
       hint = format('For example purge(interval ''30 days'', 1000); at most %s families at a time.', _batch_items_max());
   end if;
   v_families := array(
-    select distinct on (_family(p.id)) _family(p.id)
-      from (select id, settled_at from promise
-             where created_at < v_now - p_before and settled_at < v_now - p_before and parent is null
-             limit p_limit) p);
+    select distinct c.id
+      from (select _family(p.id) as id from promise p
+             where p.created_at < v_before and p.settled_at < v_before and p.parent is null
+               and not _is_kept(_family(p.id), v_before)
+             limit p_limit) c);
   v_held := array(select l.id from (
     select p.id
       from promise p
@@ -30,20 +31,16 @@ begin
      order by p.id for no key update of p skip locked) l);
   v_families := array(
     select f.id from unnest(v_families) f(id)
-     where not exists (
-       select from promise p
-        where (p.id = f.id or (p.id >= f.id || '~' collate "C" and p.id < f.id || chr(127) collate "C"))
-          and (p.state = 'pending' or p.settled_at >= v_now - p_before
-               or p.id not in (select unnest(v_held))
-               or exists (select from wait w where w.promise = p.id)
-               or exists (select from closing c where c.id = p.id)
-               or exists (select from promise a where a.id = p.parent and a.state = 'pending')
-               or exists (select from promise c where c.parent = p.id and c.state = 'pending'))));
+     where not _is_kept(f.id, v_before)
+       and not exists (
+         select from promise p
+          where (p.id = f.id or (p.id >= f.id || '~' collate "C" and p.id < f.id || chr(127) collate "C"))
+            and p.id <> all (v_held)));
   with gone as (
     delete from promise p
      using unnest(v_families) f(id)
      where (p.id = f.id or (p.id >= f.id || '~' collate "C" and p.id < f.id || chr(127) collate "C"))
-       and p.state <> 'pending' and p.settled_at < v_now - p_before
+       and p.state <> 'pending' and p.settled_at < v_before
     returning p.id
   )
   select array_agg(id) into v_ids from gone;
@@ -51,3 +48,17 @@ begin
   delete from attempt where task = any (v_ids);
   return coalesce(cardinality(v_ids), 0);
 end $$;
+
+-- Whether something of a family is to stay: pending, settled lately, owed a cancel, or waited for.
+create function _is_kept(p_family text, p_before timestamptz) returns boolean
+  language sql stable
+as $$
+  select exists (
+    select from promise p
+     where (p.id = p_family or (p.id >= p_family || '~' collate "C" and p.id < p_family || chr(127) collate "C"))
+       and (p.state = 'pending' or p.settled_at >= p_before
+            or exists (select from wait w where w.promise = p.id offset 0)
+            or exists (select from closing c where c.id = p.id offset 0)
+            or exists (select from promise a where a.id = p.parent and a.state = 'pending' offset 0)
+            or exists (select from promise c where c.parent = p.id and c.state = 'pending' offset 0)))
+$$;

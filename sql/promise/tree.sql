@@ -13,7 +13,7 @@ begin
     with recursive family(id) as (
       select id from promise where id = p_id or (id >= p_id || '~' collate "C" and id < p_id || chr(127) collate "C")
       union
-      select p.id from family f join promise p on p.parent = f.id
+      select p.id from family f cross join lateral (select id from promise where parent = f.id offset 0) p
     )
     select _document(p, t, _clock())
       from (select id from family order by id limit p_limit) f

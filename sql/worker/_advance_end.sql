@@ -60,7 +60,7 @@ begin
       from jsonb_to_recordset(p_timers) o(task text, operation text, issued integer, digest bigint, micros bigint)
       join unnest(p_turns) r on r.task = o.task
      where o.task = any (v_ids)
-       and not exists (select from checkpoint c where c.task = o.task and c.operation = o.operation)
+       and not exists (select from checkpoint c where c.task = o.task and c.operation = o.operation offset 0)
     on conflict (task, operation) do nothing;
   end if;
   update task t
@@ -71,8 +71,9 @@ begin
    where t.id = w.id and t.id = any (v_ids);
 end $$;
 
--- Gives tasks back (attempts - 1: it was nobody's fault) or parks them.
-create function _release_turns(p_turns turn[], p_tasks text[], p_now timestamptz) returns void
+-- Gives tasks back (attempts - 1: it was nobody's fault) or parks them. One that is given back because its own step asked for
+-- the end of the process (`charged`) keeps the attempt, and is parked once all are used up.
+create function _release_turns(p_turns turn[], p_tasks text[], p_releases jsonb, p_now timestamptz) returns void
   language plpgsql volatile
 as $$
 declare
@@ -82,9 +83,17 @@ begin
     select r.task from unnest(p_turns) r
      where r.verdict = 'ok' and r.next = 'release' and (select t.last_seq from task t where t.id = r.task) = r.told);
   if cardinality(v_ids) > 0 then
-    update task
-       set state = 'ready', ready_at = p_now, worker = null, claimed_at = null, attempts = greatest(attempts - 1, 0)
-     where id = any (v_ids);
+    update task t
+       set state = case when c.spent then 'halted' else 'ready' end,
+           ready_at = case when not c.spent then p_now end,
+           reason = case when c.spent then '{"code": "attempts", "message": "its step asked for the end of the process each time"}'::jsonb end,
+           worker = null, claimed_at = null,
+           attempts = case when c.charged then t.attempts else greatest(t.attempts - 1, 0) end
+      from jsonb_to_recordset(p_releases) r(task text, charged boolean)
+      cross join lateral (
+        select coalesce(r.charged, false) as charged,
+               coalesce(r.charged, false) and (select a.attempts from task a where a.id = r.task) >= _attempts_max() as spent offset 0) c
+     where t.id = r.task and t.id = any (v_ids);
     perform _wake(v_ids);
   end if;
   update task t

@@ -90,7 +90,7 @@ begin
   return array(
     select row(
         t.task, t.epoch, t.seen, t."then",
-        case when h.id is null then case when exists (select from task e where e.id = t.task) then 'busy' else 'fenced' end
+        case when h.id is null then case when exists (select from task e where e.id = t.task offset 0) then 'busy' else 'fenced' end
              when h.state <> 'claimed' or h.epoch <> t.epoch then 'fenced'
              when t."then" = 'finish' and (p.id is null or t.task = any (v_stuck)) then 'busy'
              else 'ok' end,
@@ -151,7 +151,7 @@ begin
       select r.task
         from unnest(p_turns) r
         join jsonb_to_recordset(p_operations) o(task text, operation text, kind text) on o.task = r.task and o.kind = 'promise'
-       where not exists (select from promise p where p.id = o.task || '~' || o.operation)
+       where not exists (select from promise p where p.id = o.task || '~' || o.operation offset 0)
        group by r.task, r.children having r.children + count(*) > _children_max());
   end if;
   return array(

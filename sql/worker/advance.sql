@@ -2,7 +2,7 @@
 -- turn is judged by itself; a bad one changes nothing of its neighbours. Never waits for a row: `busy` means send it again.
 --
 -- p_turns      {"task", "epoch", "seen", "then": null | "suspend" | "finish" | "release" | "halt",
---               finish: "state", "value", "error", "headers", "digest"; halt: "reason"}            one per task
+--               finish: "state", "value", "error", "headers", "digest"; halt: "reason"; release: "charged"}            one per task
 -- p_outcomes   {"task", "operation", "kind", "issued", "digest", "state", "value", "error", "headers", "at", "micros"}
 -- p_operations {"task", "operation", "kind": "promise" | "wait", "issued", "digest", "timeout" (microseconds), "default",
 --               "has_default", "default_headers", "title", "tags", "promise"}
@@ -51,7 +51,7 @@ begin
   perform _store_turns(v_turns, v_tasks);
   perform _finish_turns(v_turns, p_turns, v_now);
   perform _suspend_turns(v_turns, p_timers);
-  perform _release_turns(v_turns, v_tasks, v_now);
+  perform _release_turns(v_turns, v_tasks, p_turns, v_now);
 
   return query
     select r.task,

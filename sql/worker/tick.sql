@@ -101,8 +101,8 @@ begin
   return v_fired;
 end $$;
 
--- Marks silent workers dead, for ever, and gives their tasks to others: alone from now on (lane!), or parked when the attempts
--- are used up. Dead workers are looked through again while anything is left in their name.
+-- Marks silent workers dead, for ever, and gives their tasks to others: alone from now on (lane!) if they made no progress
+-- since their claim, or parked when the attempts are used up. Dead workers are looked through again while anything is left in their name.
 create function _bury_workers(p_limit integer, p_now timestamptz) returns integer
   language plpgsql volatile
 as $$
@@ -130,7 +130,7 @@ begin
          ready_at = case when t.attempts < _attempts_max() then p_now end,
          reason = case when t.attempts >= _attempts_max() then jsonb_build_object(
            'code', 'attempts', 'message', format('%s workers died while they held it; the last was %s', t.attempts, t.worker)) end,
-         lane = rtrim(t.lane, '!') || '!', worker = null, claimed_at = null
+         lane = rtrim(t.lane, '!') || case when t.attempts > 0 then '!' else '' end, worker = null, claimed_at = null
     from worker w
    where t.id = any (v_ids) and w.id = t.worker and w.died_at is not null;
   perform _wake(v_ids);
@@ -160,7 +160,7 @@ begin
   v_held := array(select l.id from (
     select id from task where id = any (v_tasks) order by id for no key update skip locked) l);
   v_ids := array(select i.id from unnest(v_ids) i(id)
-    where not exists (select from wait w where w.promise = i.id and w.task <> all (v_held)));
+    where not exists (select from wait w where w.promise = i.id and w.task <> all (v_held) offset 0));
   if cardinality(v_ids) > 0 then
     perform _settle(v_ids, array_agg('canceled'::text), array_agg(null::jsonb),
                     array_agg('{"type": "canceled", "message": "its workflow has ended"}'::jsonb), array_agg(null::jsonb),
@@ -168,6 +168,6 @@ begin
   end if;
   delete from closing c
    where c.id = any (v_parents)
-     and not exists (select from promise p where p.parent = c.id and p.state = 'pending' and p.function is null);
+     and not exists (select from promise p where p.parent = c.id and p.state = 'pending' and p.function is null offset 0);
   return cardinality(v_ids);
 end $$;

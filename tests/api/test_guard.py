@@ -48,12 +48,12 @@ async def test_other_names_are_not(api: httpx.AsyncClient, subtests: pytest.Subt
 
 async def test_names_are_those_that_the_server_was_given(troth: Troth, subtests: pytest.Subtests) -> None:
     for bound, names, host, status in [
-        ("10.1.2.3", (), "10.1.2.3:8000", 200),
-        ("10.1.2.3", (), "10.1.2.4:8000", 403),
-        ("0.0.0.0", (), "10.1.2.4:8000", 200),
+        ("198.51.100.3", (), "198.51.100.3:8000", 200),
+        ("198.51.100.3", (), "198.51.100.4:8000", 403),
+        ("0.0.0.0", (), "198.51.100.4:8000", 200),
         ("0.0.0.0", (), "[fe80::1]:8000", 200),
         ("0.0.0.0", (), "evil.example", 403),
-        ("::", (), "10.1.2.4", 200),
+        ("::", (), "198.51.100.4", 200),
         ("api.example", (), "API.example", 200),
         ("127.0.0.1", ("api", "troth.example"), "troth.example", 200),
         ("127.0.0.1", ("api", "troth.example"), "api:8000", 200),

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -189,6 +190,8 @@ def test_a_schema_that_vanishes_is_said_by_readyz(serve: Serve, dsn: str) -> Non
 
 
 def test_the_script_is_there() -> None:
-    said = subprocess.run(["troth-api", "--help"], capture_output=True, text=True)
+    said = subprocess.run(
+        [Path(sys.executable).with_name("troth-api"), "--help"], capture_output=True, text=True
+    )
     assert said.returncode == 0
     assert "--allow-host" in said.stdout

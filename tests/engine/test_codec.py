@@ -456,7 +456,9 @@ CASES: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("type_", "value"), CASES, ids=lambda each: repr(each)[:40])
+@pytest.mark.parametrize(
+    ("type_", "value"), CASES, ids=[f"{n}-{case[0]!r:.40}" for n, case in enumerate(CASES)]
+)
 def test_s65_typed_values_come_back(through_jsonb: Callable[[bytes], bytes], type_: Any, value: Any) -> None:
     text = encode(value)
     for back in (decode(text, type_), decode(through_jsonb(text), type_)):

@@ -102,6 +102,7 @@ class Turn(msgspec.Struct, omit_defaults=True):
     headers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     digest: str | None = None
     reason: Mapping[str, object] | None = None
+    charged: bool = False
 
 
 class StepOutcome(msgspec.Struct, omit_defaults=True):

@@ -91,4 +91,6 @@ class Lookout:
         """Stop looking; who still waits is told."""
         if self._task is not None:
             self._task.cancel()
-        self._fail(Unreachable("The client was closed while it waited.", hint="Ask again through an open one."))
+        self._fail(
+            Unreachable("The client was closed while it waited.", hint="Ask again through an open one.")
+        )

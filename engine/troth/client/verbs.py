@@ -72,7 +72,8 @@ class Verbs:
 
         `queue`, `delay`, `timeout`, `priority` (lower goes first), `tags` and `on_conflict` are for `start`; `timeout`,
         `tags` and `title` for `create_promise` (durations are timedeltas or seconds); `actor` says who decides, for
-        `resolve`, `reject`, `cancel` and operators' verbs. With `connection=` calls run on that connection, inside its transaction.
+        `resolve`, `reject`, `cancel` and operators' verbs. With `connection=` calls run on that connection,
+        inside its transaction.
         """
         given = {
             "queue": queue,
@@ -219,7 +220,9 @@ def _span(given: timedelta | float | None, what: str) -> timedelta | None:
     try:
         return timedelta(seconds=given)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidArgument(f"A {what} of {given!r} cannot be.", hint="Give seconds or a timedelta.") from None
+        raise InvalidArgument(
+            f"A {what} of {given!r} cannot be.", hint="Give seconds or a timedelta."
+        ) from None
 
 
 def seconds_of(timeout: timedelta | float | None) -> float | None:

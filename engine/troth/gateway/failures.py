@@ -93,7 +93,9 @@ def parse_dsn(dsn: str) -> dict[str, str]:
             hint="Write postgresql://user:password@host:port/database, or host=... dbname=...",
         ) from None
     if any(port and not port.isdigit() for port in str(parts.get("port") or "").split(",")):
-        raise InvalidArgument("The port in the DSN is no number.", hint="Write postgresql://user@host:5432/database.")
+        raise InvalidArgument(
+            "The port in the DSN is no number.", hint="Write postgresql://user@host:5432/database."
+        )
     return {key: str(value) for key, value in parts.items() if value is not None}
 
 

@@ -128,7 +128,16 @@ class Ear:
 _TAKEN: Final = frozenset(
     {
         *("host", "port", "dbname", "user", "password", "passfile", "service", "application_name", "options"),
-        *("target_session_attrs", "krbsrvname", "gsslib", "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl"),
+        *(
+            "target_session_attrs",
+            "krbsrvname",
+            "gsslib",
+            "sslmode",
+            "sslcert",
+            "sslkey",
+            "sslrootcert",
+            "sslcrl",
+        ),
         *("sslpassword", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version"),
     }
 )

@@ -39,6 +39,7 @@ class Run:
     __slots__ = (
         "_ahead",
         "_arrived",
+        "_charged",
         "_claimed",
         "_created",
         "_halting",
@@ -89,6 +90,7 @@ class Run:
         self._sent_creations: list[str] = []
         self._halting: dict[str, object] | None = None
         self._releasing = False
+        self._charged = False
         self._news = False
         self._last_then: str | None = None
 
@@ -104,9 +106,10 @@ class Run:
         if not self.in_flight:
             self._tell_arrived()
 
-    def release(self) -> None:
-        """Give the task back at the next turn, whatever it is doing."""
+    def release(self, *, charged: bool = False) -> None:
+        """Give the task back at the next turn, whatever it is doing. `charged`: its own code is why."""
         self._releasing = True
+        self._charged = self._charged or charged
 
     def heard_news(self) -> None:
         """There are events that the code was not told: ask for them at the next turn."""
@@ -195,7 +198,7 @@ class Run:
         elif machine is not None and machine.done:
             finish(turn, self._workflow.name, machine.outcome, self.told, self._payloads)
         elif self._releasing:
-            turn.then = "release"
+            turn.then, turn.charged = "release", self._charged
         # not strict: where telling failed, and the task is to be parked, one of the two is longer
         parts.outcomes = [
             outcome(self.task, a, e) for a, e in zip(self._ahead, self.told[self.seen :], strict=False)
@@ -224,12 +227,6 @@ class Run:
         machine, self._machine = self._machine, None
         if machine is not None:
             machine.evict()
-
-    @property
-    def open_waits(self) -> bool:
-        """Whether somebody outside may have news for it."""
-        machine = self._machine
-        return machine is not None and any(op.kind in (PROMISE, WAIT) for op in machine.open.values())
 
     # --- telling ---
 

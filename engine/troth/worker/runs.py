@@ -69,11 +69,6 @@ class Runs:
         # a list of the items is made in one step, whatever the loop does meanwhile
         return {task: run.epoch for task, run in list(self._runs.items())}
 
-    @property
-    def expect_news(self) -> bool:
-        """Whether somebody outside may have news for one of them."""
-        return any(run.open_waits for run in self._runs.values())
-
     # --- what the worker tells; in callbacks ---
 
     def begin(self, claimed: Sequence[Claimed]) -> None:
@@ -171,7 +166,7 @@ class Runs:
         result = task.result()
         if result.state == "released":
             _log.warning("a step asked for the end of the process; its task is given back", task=run.task)
-            run.release()
+            run.release(charged=True)
         else:
             self._guarded(run, run.arrived, operation, result.state, result.value, result.error)
         self._after(run)

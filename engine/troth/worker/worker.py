@@ -55,7 +55,7 @@ LOOK_AGAIN_S: Final = (0.02, 0.1, 0.5)
 """When an idle worker looks again: a hint may be missed at the moment when it falls asleep."""
 BUSY_CLAIMS: Final = 3
 """After so many claims in a row that brought work, it wants no hints: it looks anyway."""
-ALONE_WAIT_S: Final = 30.0
+ALONE_WAIT_S: Final = 5.0
 """How long others wait for a task whose last holder died, and it for them."""
 TICK_SOONEST_S: Final = 0.02
 GIVE_BACK_S: Final = 2.0
@@ -300,7 +300,7 @@ class Worker:
         pause = LOOK_AGAIN_S[looks] if looks < len(LOOK_AGAIN_S) else self.poll_s * jitter
         if not await _happens(self._wake, pause):
             return False
-        if self._keeper is not None and self._runs.expect_news:
+        if self._keeper is not None and len(self._runs) > 0:
             self._keeper.beat()
         return True
 
@@ -368,7 +368,7 @@ class Worker:
                 _log.debug("no tick: postgres is away", error=str(error))
             except TrothError as error:
                 _log.warning("a tick failed", error=str(error))
-            if self._keeper is not None and not self._listening and self._runs.expect_news:
+            if self._keeper is not None and not self._listening and len(self._runs) > 0:
                 self._keeper.beat()
             await asyncio.sleep(pause)
 
