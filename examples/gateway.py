@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from litestar import Litestar, post
+from litestar import Litestar, Response, post
 
-from troth import Troth
+from troth import Troth, TrothError
 
 troth = Troth()
 
@@ -25,4 +25,8 @@ async def resolve(promise_id: str) -> str:
     return (await troth.resolve(promise_id, "approved")).answer
 
 
-app = Litestar([start_workflow, resolve])
+def explain(_: object, error: TrothError) -> Response[str]:
+    return Response(str(error), status_code=error.status)
+
+
+app = Litestar([start_workflow, resolve], exception_handlers={TrothError: explain})

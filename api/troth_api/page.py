@@ -12,7 +12,7 @@ from html import escape
 from typing import Final
 
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Operation, Schema
-from msgspec import Raw
+from msgspec import Raw, json
 
 from troth.codec import Payloads
 from troth.errors import UndecodablePayload
@@ -95,7 +95,9 @@ def _error(promise: PromiseInfo) -> str:
         error = Payloads().open_error(promise.error, promise.headers)
     except UndecodablePayload:
         return _payload(promise.error)
-    return _text(f"{error.type}: {error.message}" if error.message else error.type)
+    said = f"{error.type}: {error.message}" if error.message else error.type
+    more = "" if error.data in (None, error.message) else f"\n{json.encode(error.data).decode()}"
+    return _text(said + more)
 
 
 def _link(promise_id: str | None) -> str:

@@ -12,6 +12,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from troth import Troth, calls
+from troth.errors import IdConflict
 from troth.model import JournalEntry, PromiseInfo, Started
 from troth_api import limits
 from troth_api.bodies import StartWorkflow, StrictJson, sealed
@@ -60,19 +61,22 @@ async def start_workflow(
     wait: Wait = 0,
 ) -> Response[Started]:
     """Start it under an ID of yours, or attach to the one that was started so; with `wait`, answer its end."""
-    answer = await troth.pool.run(
-        calls.start(
-            data.id,
-            name,
-            sealed(data.args, "The arguments"),
-            queue=data.queue,
-            delay=seconds(data.delay, "delay"),
-            timeout=seconds(data.timeout, "timeout"),
-            priority=data.priority,
-            tags=data.tags,
-            on_conflict=data.on_conflict,
-        )
+    call = calls.start(
+        data.id,
+        name,
+        sealed(data.args, "The arguments"),
+        queue=data.queue,
+        delay=seconds(data.delay, "delay"),
+        timeout=seconds(data.timeout, "timeout"),
+        priority=data.priority,
+        tags=data.tags,
+        on_conflict=data.on_conflict,
     )
+    try:
+        answer = await troth.pool.run(call)
+    except IdConflict as conflict:
+        conflict.hint = 'Start under another ID, or attach to what is there with "on_conflict": "attach".'
+        raise
     if not wait:
         return started(answer)
     if answer.pending:

@@ -171,7 +171,7 @@ _UNTYPED: Final = msgspec.json.Decoder()
 def _refuse_size(text: bytes, what: str, max_bytes: int) -> None:
     if len(text) > max_bytes:
         raise PayloadTooLarge(
-            f"{what} is {len(text)} bytes as JSON; at most {max_bytes} are stored."
+            f"{what}: {len(text)} bytes as JSON, and at most {max_bytes} are stored."
             " Store it elsewhere and pass a reference."
         )
 

@@ -45,7 +45,10 @@ class TrothError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}" if self.hint else self.message
+        if not self.hint:
+            return self.message
+        stop = "" if self.message.endswith((".", "!", "?")) else "."
+        return f"{self.message}{stop} {self.hint}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Constructors differ from class to class; what an error *is* are its attributes.
@@ -324,7 +327,7 @@ class ValueMismatch(TrothError):
         because = f" ({reason})" if reason else ""
         super().__init__(
             f"{what} does not fit: expected {expected}, found {found}{because}."
-            " Settle it with such a value, or mend the type."
+            " Give such a value, or mend the type."
         )
         self.what = what
         self.expected = expected

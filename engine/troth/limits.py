@@ -1,6 +1,6 @@
 """Every limit of Troth, by name, with its unit.
 
-The SQL functions hold the same numbers (`sql/limits.sql`); a test compares the two. A limit is checked before
+The SQL functions hold the same numbers (`sql/internal/limits.sql`); a test compares the two. A limit is checked before
 anything is written, and its error names the value, the limit and what to do. This file knows nothing else.
 """
 

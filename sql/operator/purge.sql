@@ -4,6 +4,7 @@
 -- grant: admin
 create function purge(p_before interval, p_limit integer default 1000) returns integer
   language plpgsql volatile security definer set search_path from current
+  set enable_seqscan = off set jit = off
 as $$
 declare
   v_before constant timestamptz := _clock() - p_before;
@@ -23,23 +24,17 @@ begin
              where p.created_at < v_before and p.settled_at < v_before and p.parent is null
                and not _is_kept(_family(p.id), v_before)
              limit p_limit) c);
+  v_held := array(select m.id from unnest(v_families) f(id) cross join lateral _members(f.id) m);
   v_held := array(select l.id from (
-    select p.id
-      from promise p
-      join unnest(v_families) f(id)
-        on p.id = f.id or (p.id >= f.id || '~' collate "C" and p.id < f.id || chr(127) collate "C")
-     order by p.id for no key update of p skip locked) l);
+    select id from promise where id = any (v_held) order by id for no key update skip locked) l);
+  -- looked at again under the locks; a member that is not held, since it is new or with another, keeps its family
   v_families := array(
     select f.id from unnest(v_families) f(id)
      where not _is_kept(f.id, v_before)
-       and not exists (
-         select from promise p
-          where (p.id = f.id or (p.id >= f.id || '~' collate "C" and p.id < f.id || chr(127) collate "C"))
-            and p.id <> all (v_held)));
+       and not exists (select from _members(f.id) p where p.id not in (select unnest(v_held)) offset 0));
   with gone as (
     delete from promise p
-     using unnest(v_families) f(id)
-     where (p.id = f.id or (p.id >= f.id || '~' collate "C" and p.id < f.id || chr(127) collate "C"))
+     where p.id = any (v_held) and _family(p.id) in (select unnest(v_families))
        and p.state <> 'pending' and p.settled_at < v_before
     returning p.id
   )
@@ -54,11 +49,19 @@ create function _is_kept(p_family text, p_before timestamptz) returns boolean
   language sql stable
 as $$
   select exists (
-    select from promise p
-     where (p.id = p_family or (p.id >= p_family || '~' collate "C" and p.id < p_family || chr(127) collate "C"))
-       and (p.state = 'pending' or p.settled_at >= p_before
+    select from _members(p_family) p
+     where (p.state = 'pending' or p.settled_at >= p_before
             or exists (select from wait w where w.promise = p.id offset 0)
             or exists (select from closing c where c.id = p.id offset 0)
             or exists (select from promise a where a.id = p.parent and a.state = 'pending' offset 0)
             or exists (select from promise c where c.parent = p.id and c.state = 'pending' offset 0)))
+$$;
+
+-- A family's promises, by two ranges of the key: an `or` of them would be looked for in the whole table.
+create function _members(p_family text) returns setof promise
+  language sql stable
+as $$
+  select * from promise where id = p_family
+  union all
+  select * from promise where id >= p_family || '~' collate "C" and id < p_family || chr(127) collate "C"
 $$;

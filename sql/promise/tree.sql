@@ -15,9 +15,7 @@ begin
       union
       select p.id from family f cross join lateral (select id from promise where parent = f.id offset 0) p
     )
-    select _document(p, t, _clock())
+    select _document((select p from promise p where p.id = f.id), (select t from task t where t.id = f.id), _clock())
       from (select id from family order by id limit p_limit) f
-      join promise p on p.id = f.id
-      left join task t on t.id = p.id
-     order by p.id;
+     order by f.id;
 end $$;

@@ -116,7 +116,7 @@ begin
     -- an instant told ahead stands if it lies between the last event and this clock, in the order told; a timer counts from
     -- the event that it was issued after, which may be told ahead in this same call
     with told as materialized (
-      select o.task, o.kind, o.issued, o.at as proposed, coalesce(_instant(o.at), p_now) as at, o.micros, r.last_seq, r.last_at, r.started_at,
+      select o.task, o.kind, o.issued, o.at as proposed, coalesce(_instant(o.at), p_now) as at, o.micros, r.seen, r.last_seq, r.last_at, r.started_at,
              r.last_seq + row_number() over own as seq, max(coalesce(_instant(o.at), p_now)) over own as latest
         from rows from (jsonb_to_recordset(p_outcomes) as (task text, kind text, issued integer, at bigint, micros bigint))
              with ordinality o(task, kind, issued, at, micros, n)
@@ -125,7 +125,7 @@ begin
     ), judged as (
       select t.task,
              t.proposed is not null and t.at <> greatest(t.last_at, least(greatest(p_now, t.last_at), t.latest)) as astray,
-             t.kind = 'timer' and _span(t.micros) + case
+             t.kind = 'timer' and (t.last_seq = t.seen or t.issued <= t.seen) and _span(t.micros) + case
                when t.issued = 0 then t.started_at
                when t.issued <= t.last_seq then (select b.at from checkpoint b where b.task = t.task and b.seq = t.issued)
                else coalesce((select b.at from told b where b.task = t.task and b.seq = t.issued), 'infinity')

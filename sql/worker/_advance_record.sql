@@ -1,7 +1,9 @@
 -- The second third of `advance`: what happened, and what was asked for.
 
--- Appends outcomes whose operation has no event yet; of a turn with news too, since a step that ran has run. Every event's
--- instant lies between the one before and this clock: told-ahead ones are kept verbatim (else the turn was judged `news`).
+-- Appends outcomes whose operation has no event yet; of a turn with news too, since a step that ran has run. What was then
+-- issued after an event told ahead is left out: that event stands elsewhere now, and no replay would issue it there again (it
+-- can only be a timer). Every event's instant lies between the one before and this clock: told-ahead ones are kept verbatim
+-- (else the turn was judged `news`).
 create function _append_outcomes(p_turns turn[], p_outcomes jsonb, p_now timestamptz) returns turn[]
   language plpgsql volatile
 as $$
@@ -15,7 +17,8 @@ begin
              headers jsonb, at bigint)) with ordinality
            o(task, operation, kind, issued, digest, state, value, error, headers, at, n)
       join unnest(p_turns) r on r.task = o.task and r.verdict in ('ok', 'news')
-     where (select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null
+     where (r.last_seq = r.seen or o.issued <= r.seen)
+       and (select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null
   ), appended as (
     insert into checkpoint (task, seq, operation, kind, issued, digest, state, value, error, headers, at, epoch)
     select f.task, f.last_seq + row_number() over own, f.operation, f.kind, f.issued, f.digest, f.state, f.value, f.error, f.headers,

@@ -113,7 +113,9 @@ begin
   update worker w set died_at = p_now, sleeping = false
     from (select id from worker where died_at is null and seen_at + lease < p_now order by id for no key update skip locked) l
    where w.id = l.id;
-  delete from worker where died_at < p_now - interval '1 day' and not exists (select from task where worker = worker.id);
+  delete from worker w
+   using (select id from worker where died_at < p_now - interval '1 day' for update skip locked) l
+   where w.id = l.id and not exists (select from task t where t.worker = w.id offset 0);
   v_dead := array(select id from worker where died_at is not null);
   if cardinality(v_dead) = 0 then
     return 0;

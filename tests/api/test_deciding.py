@@ -42,7 +42,7 @@ async def test_a_default_comes_with_the_timeout(api: httpx.AsyncClient, clock: C
     assert (document["state"], document["value"], document["settler"]) == ("resolved", None, "timeout")
 
 
-async def test_the_same_decision_again_is_a_success_and_the_same_answer(api: httpx.AsyncClient) -> None:
+async def test_s35_the_same_decision_again_is_a_success_and_the_same_answer(api: httpx.AsyncClient) -> None:
     await api.post("/promises", json={"id": "p"})
     decisions = [await api.post("/promises/p/resolve", json={"value": {"b": 1, "a": 2}}) for _ in range(3)]
     decisions.append(
@@ -71,7 +71,9 @@ async def test_another_decision_is_a_conflict_that_shows_the_winner(api: httpx.A
         assert document["promise"]["value"] is True
 
 
-async def test_of_fifty_decisions_at_once_one_wins_and_all_agree(api: httpx.AsyncClient, dsn: str) -> None:
+async def test_s34_of_fifty_decisions_at_once_one_wins_and_all_agree(
+    api: httpx.AsyncClient, dsn: str
+) -> None:
     await api.post("/promises", json={"id": "p"})
     async with Troth(dsn) as second:
         other = asking(create_app(second))
@@ -100,7 +102,7 @@ async def test_of_fifty_decisions_at_once_one_wins_and_all_agree(api: httpx.Asyn
         ({"error": {"message": "m", "data": None}}, {"type": "Rejected", "message": "m", "data": None}),
     ],
 )
-async def test_a_rejection_has_an_error_or_a_reason(
+async def test_s39_a_rejection_has_an_error_or_a_reason(
     api: httpx.AsyncClient, body: object, stored: object
 ) -> None:
     await api.post("/promises", json={"id": "p"})
@@ -135,7 +137,7 @@ async def test_a_rejection_that_says_nothing_or_two_things_is_refused(
             assert (await api.get("/promises/p")).json()["state"] == "pending"
 
 
-async def test_a_late_decision_is_told_that_time_ran_out(
+async def test_s36_a_late_decision_is_told_that_time_ran_out(
     api: httpx.AsyncClient, clock: Clock, acting: Acting, db: psycopg.Connection[Any]
 ) -> None:
     await api.post("/promises", json={"id": "p", "timeout": 60})
@@ -179,7 +181,7 @@ async def test_a_cancel_settles_asks_or_comes_too_late(api: httpx.AsyncClient, a
     del task, epoch, seen
 
 
-async def test_a_decision_after_the_end_changes_nothing(api: httpx.AsyncClient, acting: Acting) -> None:
+async def test_s38_a_decision_after_the_end_changes_nothing(api: httpx.AsyncClient, acting: Acting) -> None:
     await api.post("/workflows/approve", json={"id": "o"})
     ((task, (epoch, seen)),) = acting.claim("approve").items()
     acting.promise(task, epoch, seen, "approval")
@@ -209,7 +211,7 @@ async def test_a_promise_of_a_canceled_workflow_does_not_wake_it(
     assert (await api.get("/promises/o")).json()["state"] == "canceled"
 
 
-async def test_an_unknown_id_is_not_found(api: httpx.AsyncClient, subtests: pytest.Subtests) -> None:
+async def test_s40_an_unknown_id_is_not_found(api: httpx.AsyncClient, subtests: pytest.Subtests) -> None:
     for verb, body in [("resolve", {"value": 1}), ("reject", {"reason": "x"}), ("cancel", {})]:
         with subtests.test(verb=verb, body=body):
             problem(await api.post(f"/promises/nope/{verb}", json=body), 404, "unknown_promise")

@@ -17,7 +17,9 @@ EVERY_CHARACTER = "aZ09-._~:@!$&'()*+,;="
     [EVERY_CHARACTER, "a", "...", "~", "x" * 255, "a+b", "'; drop table promise; --".replace(" ", "")],
 )
 @pytest.mark.parametrize("safe", [EVERY_CHARACTER, ""])
-async def test_an_id_round_trips_byte_for_byte(api: httpx.AsyncClient, promise_id: str, safe: str) -> None:
+async def test_s07_an_id_round_trips_byte_for_byte(
+    api: httpx.AsyncClient, promise_id: str, safe: str
+) -> None:
     made = await api.post("/promises", json={"id": promise_id})
     assert made.status_code == 201
     assert made.headers["location"] == f"/promises/{promise_id}"
@@ -51,7 +53,7 @@ BAD = [
 ]
 
 
-async def test_an_id_that_cannot_be_is_refused_in_a_body(
+async def test_s07_an_id_that_cannot_be_is_refused_in_a_body(
     api: httpx.AsyncClient, subtests: pytest.Subtests
 ) -> None:
     for promise_id in BAD:

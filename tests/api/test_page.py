@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from troth.testing.clock import Clock
 
@@ -108,6 +109,24 @@ async def test_each_state_has_a_page(api: httpx.AsyncClient, clock: Clock) -> No
     assert '{"order": "x"}' in workflow
     assert "/promises/o/cancel" in workflow
     assert "/resolve" not in workflow
+
+
+async def test_an_error_is_told_in_words_and_without_its_traceback(
+    api: httpx.AsyncClient, db: psycopg.Connection[Any]
+) -> None:
+    error = {
+        "type": "shop.TooDear",
+        "message": "at most 5 <EUR>",
+        "data": {"limit": 5},
+        "traceback": "  File x.py",
+    }
+    for name, given in {"typed": error, "text": "by hand", "odd": [1, 2]}.items():
+        db.execute("select create_promise(%s), reject(%s, %s)", [name, name, Jsonb(given)])
+    typed = await page(api, "typed")
+    assert "<pre>shop.TooDear: at most 5 &lt;EUR&gt;\n{&quot;limit&quot;:5}</pre>" in typed
+    assert "x.py" not in typed
+    assert "<pre>Rejected: by hand</pre>" in await page(api, "text")
+    assert "<pre>Rejected: [1, 2]\n[1,2]</pre>" in await page(api, "odd")
 
 
 async def test_its_files_are_ours(api: httpx.AsyncClient) -> None:

@@ -49,7 +49,7 @@ async def resolved_with(api: httpx.AsyncClient, value: str | bytes) -> httpx.Res
         "9" * 5000,
     ],
 )
-async def test_a_value_comes_back_as_it_was_sent(api: httpx.AsyncClient, value: str) -> None:
+async def test_s65_a_value_comes_back_as_it_was_sent(api: httpx.AsyncClient, value: str) -> None:
     await api.post("/promises", json={"id": "p"})
     answer = await resolved_with(api, value)
     assert answer.status_code == 200, answer.text
@@ -125,7 +125,7 @@ async def test_a_refusal_says_what_is_wrong(api: httpx.AsyncClient, subtests: py
             assert document["instance"] == "/promises/p/resolve"
 
 
-async def test_what_cannot_be_stored_is_refused_and_nothing_changes(
+async def test_s64_what_cannot_be_stored_is_refused_and_nothing_changes(
     api: httpx.AsyncClient, subtests: pytest.Subtests
 ) -> None:
     for value in UNSTORABLE:
@@ -145,7 +145,7 @@ async def test_what_cannot_be_stored_is_refused_and_nothing_changes(
 
 @pytest.mark.parametrize("deep", [101, 10_000, 500_000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-async def test_a_value_that_is_too_deep_is_refused(
+async def test_s67_a_value_that_is_too_deep_is_refused(
     api: httpx.AsyncClient, deep: int, opening: str, closing: str
 ) -> None:
     if len(opening) * deep > limits.body_bytes_max / 2:
@@ -162,7 +162,7 @@ async def test_brackets_in_strings_are_not_depth(api: httpx.AsyncClient) -> None
     assert (await api.post("/promises/p/resolve", json={"value": value})).json()["value"] == value
 
 
-async def test_a_payload_and_a_body_have_limits(api: httpx.AsyncClient) -> None:
+async def test_s66_a_payload_and_a_body_have_limits(api: httpx.AsyncClient) -> None:
     await api.post("/promises", json={"id": "p"})
     most = payload_limits.payload_bytes_max
     document = problem(await resolved_with(api, '"' + "a" * (most - 1) + '"'), 413, "payload_too_large")

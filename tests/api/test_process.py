@@ -106,7 +106,9 @@ def test_what_stands_in_the_way_is_said_in_one_sentence(
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_body_of_a_gigabyte_is_refused_without_being_kept(serve: Serve, dsn: str, announced: bool) -> None:
+def test_s66_a_body_of_a_gigabyte_is_refused_without_being_kept(
+    serve: Serve, dsn: str, announced: bool
+) -> None:
     served = serve("--dsn", dsn)
     get(f"{served.url}/readyz")
     workers = family_of(served.process.pid)

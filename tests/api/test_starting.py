@@ -31,7 +31,7 @@ async def test_a_start_is_created_once_and_then_attached_to(
     assert db.execute("select count(*) from task").fetchone() == (1,)
 
 
-async def test_twenty_starts_at_once_make_one_workflow(api: httpx.AsyncClient, acting: Acting) -> None:
+async def test_s01_twenty_starts_at_once_make_one_workflow(api: httpx.AsyncClient, acting: Acting) -> None:
     answers = await asyncio.gather(*(api.post("/workflows/approve", json={"id": "once"}) for _ in range(20)))
     assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
     assert acting.run("approve") == ["once"]
@@ -40,7 +40,7 @@ async def test_twenty_starts_at_once_make_one_workflow(api: httpx.AsyncClient, a
 @pytest.mark.parametrize(
     ("name", "args"), [("approve", {"order": "y"}), ("other", {"order": "x"}), ("approve", ["x"])]
 )
-async def test_an_id_of_something_else_is_a_conflict_that_shows_it(
+async def test_s02_an_id_of_something_else_is_a_conflict_that_shows_it(
     api: httpx.AsyncClient, db: psycopg.Connection[Any], name: str, args: object
 ) -> None:
     await api.post("/workflows/approve", json={"id": "order-42", "args": {"order": "x"}})
@@ -48,6 +48,7 @@ async def test_an_id_of_something_else_is_a_conflict_that_shows_it(
         await api.post(f"/workflows/{name}", json={"id": "order-42", "args": args}), 409, "id_conflict"
     )
     assert document["sqlstate"] == "TR010"
+    assert '"on_conflict": "attach"' in document["hint"]
     assert document["promise"]["args"] == {"order": "x"}
     assert document["promise"]["function"] == "approve"
     assert db.execute("select count(*) from task").fetchone() == (1,)

@@ -100,6 +100,9 @@ async def test_the_human_in_the_loop_pair(dsn: str, tmp_path: Path) -> None:
                 assert (await http.post(link.group(1))).text == "settled"
                 assert (await http.post(link.group(1))).text == "already"
                 assert (await started).text == (await again).text == "hitl-1: approved"
+            refused = await http.post("/start-workflow", json={"workflow_id": "a/b"})
+            assert refused.status_code == 400
+            assert "is not an ID" in refused.text
             assert (tmp_path / "second.log").read_text().count("TO DECIDE") == 0
 
 

@@ -46,11 +46,35 @@ def test_start_attaches_to_the_same_and_shows_what_stands_in_the_way_of_another(
     other = troth("start", "approve_order", "order-1", "order=order-2", dsn=dsn)
     assert other.code == Exit.FAILED
     assert '"s": "3"' in other.complaint
+    assert "--on-conflict attach" in other.complaint
     document = json.loads(troth("start", "approve_order", "order-1", "--json", dsn=dsn).err)
     assert (document["error"], document["sqlstate"], document["exit"]) == ("IdConflict", "TR010", 1)
     assert document["promise"]["args"]["order"] == "order-1"
     forced = troth("start", "approve_order", "order-1", "--on-conflict", "attach", "--json", dsn=dsn)
     assert forced.document["answer"] == "attached"
+
+
+def test_a_workflow_that_no_living_worker_knows_is_named_at_once(dsn: str, db: Connection) -> None:
+    warned = troth("start", "aprove_order", "order-1", dsn=dsn)
+    assert (warned.code, warned.out) == (0, "order-1 was created: pending, its task ready\n")
+    assert "No living worker knows aprove_order in queue default" in warned.err
+    assert "troth worker FILE" in warned.err
+    assert troth("start", "aprove_order", "order-1", dsn=dsn).err == "", "said once"
+    assert troth("start", "aprove_order", "order-2", "--json", dsn=dsn).err == ""
+    db.execute("select * from claim('w', array['default'], array['approve_order'], 1)")
+    assert troth("start", "approve_order", "order-3", dsn=dsn).err == ""
+    assert "queue slow" in troth("start", "approve_order", "order-4", "--queue", "slow", dsn=dsn).err
+
+
+def test_an_error_is_told_to_its_end_which_says_what_to_do(dsn: str, db: Connection) -> None:
+    message = "x" * 200 + " do this"
+    troth("start", "f", "a", "--delay", "1h", dsn=dsn)
+    db.execute("select create_promise('p')")
+    assert troth("reject", "p", "-m", message, dsn=dsn).out == f"p is rejected: {message}\n"
+    assert message in troth("resolve", "p", "1", dsn=dsn).complaint
+    assert message in troth("get", "p", dsn=dsn).out
+    troth("cancel", "a", "--reason", message, dsn=dsn)
+    assert message in troth("start", "f", "a", "--wait", "1s", dsn=dsn).out
 
 
 def test_arguments_may_be_one_json_text(dsn: str) -> None:

@@ -358,7 +358,7 @@ def test_s66_the_limit_is_a_limit() -> None:
 
 
 def test_s66_the_limit_can_be_given() -> None:
-    with pytest.raises(PayloadTooLarge, match="12 bytes as JSON; at most 11"):
+    with pytest.raises(PayloadTooLarge, match="12 bytes as JSON, and at most 11"):
         encode("x" * 10, max_bytes=11)
 
 

@@ -27,7 +27,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_worker_dies_at(stage: Stage, spawn: Spawn, effects: Effects, point: str) -> None:
+async def test_s09_to_s15_a_worker_dies_at(stage: Stage, spawn: Spawn, effects: Effects, point: str) -> None:
     kill_at, decided, emails = POINTS[point]
     handle = await stage.troth.start("order-1", "approve_order", order="o")
     first = spawn(kill_at=kill_at)

@@ -30,6 +30,7 @@ class Stranger:
 
 VALUES: dict[str, Any] = {
     "too large": lambda: "x" * 10_000_000,
+    "far too large": lambda: "x" * 300_000_000,
     "NaN": lambda: {"a": [1.0, math.nan]},
     "infinity": lambda: -math.inf,
     "too deep": lambda: deep(10_000),
@@ -64,6 +65,7 @@ async def catches_a_step(ctx: Context, what: str, thread: bool) -> str:
 
 UNSTORABLE = [
     ("too large", "PayloadTooLarge", "pass a reference"),
+    ("far too large", "PayloadTooLarge", "pass a reference"),
     ("NaN", "InvalidPayload", "use None"),
     ("infinity", "InvalidPayload", "use None"),
     ("too deep", "PayloadTooDeep", "Flatten it"),

@@ -14,7 +14,7 @@ import pytest
 
 from tests.engine.programs.worker import state_of
 from tests.engine.running import Stage, WorkerProcess, client_options, until
-from troth import SyncTroth, Troth, workflow
+from troth import PromiseTimedOut, SyncTroth, Troth, workflow
 from troth.context import Context
 from troth.dev.postgres import Postgres
 from troth.schema import migrate
@@ -123,6 +123,31 @@ async def test_a_timeout_fires_with_no_worker_holding_the_workflow(
     spawn()
     assert await handle.result(60) == "nobody decided"
     assert effects() == ["email order-1~approval"]
+
+
+async def test_a_timeout_fires_within_a_second_of_its_instant(
+    stage: Stage, db: psycopg.Connection[Any]
+) -> None:
+    """No worker holds the workflow meanwhile; any live one ticks. Both instants are the database's."""
+    stage.work(waits_a_second)
+    handles = [await stage.troth.start(f"w{n}", waits_a_second) for n in range(5)]
+    for handle in handles:
+        await stage.reaches(handle.id, "suspended")
+    for handle in handles:
+        assert await handle.result(30) == "nobody decided"
+    rows = db.execute(
+        "select extract(epoch from c.at - p.timeout_at) from checkpoint c join promise p on p.id = c.task || '~p'"
+    ).fetchall()
+    assert len(rows) == 5
+    assert all(0 <= late < 1 for (late,) in rows), rows
+
+
+@workflow
+async def waits_a_second(ctx: Context) -> str:
+    try:
+        return str(await ctx.options(timeout=1.2).promise(bool, "p"))
+    except PromiseTimedOut:
+        return "nobody decided"
 
 
 async def test_s13_months_later_any_worker_resumes_a_sleeper(

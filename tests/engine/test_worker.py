@@ -199,7 +199,7 @@ async def test_a_worker_taken_for_dead_goes_on_as_another(stage: Stage, db: psyc
     handle = await stage.troth.start("w", waits_at, "w")
     await until(lambda: SEEN)
     first = worker.id
-    db.execute("update worker set seen_at = '-infinity'")
+    db.execute("update worker set died_at = _clock(), sleeping = false")
     await until(lambda: worker.id != first)
     await until(lambda: len(SEEN) == 2)
     open_gate("w")

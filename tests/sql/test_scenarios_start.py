@@ -16,7 +16,9 @@ from tests.support.sql import Sql, Worker, promise, refused, step, turn
 from troth.testing.clock import Clock
 
 
-def test_s1_a_hundred_starts_of_one_id_are_one(sql: Sql, worker: Worker, another: Callable[..., Sql]) -> None:
+def test_s01_a_hundred_starts_of_one_id_are_one(
+    sql: Sql, worker: Worker, another: Callable[..., Sql]
+) -> None:
     sessions = [another() for _ in range(10)]
     with ThreadPoolExecutor(10) as pool:
         answers = [
@@ -31,7 +33,7 @@ def test_s1_a_hundred_starts_of_one_id_are_one(sql: Sql, worker: Worker, another
     assert {session.start("w", "f", {"x": 1})["value"] for session in sessions} == {"once"}
 
 
-def test_s2_another_function_or_other_arguments_conflict_and_nothing_runs(sql: Sql, worker: Worker) -> None:
+def test_s02_another_function_or_other_arguments_conflict_and_nothing_runs(sql: Sql, worker: Worker) -> None:
     sql.start("w", "f", {"x": 1})
     assert refused(lambda: sql.start("w", "g", {"x": 1}))[0] == "TR010"
     assert refused(lambda: sql.start("w", "f", {"x": 2}))[0] == "TR010"
@@ -40,7 +42,7 @@ def test_s2_another_function_or_other_arguments_conflict_and_nothing_runs(sql: S
     ] == [("w", "f", {"x": 1})]
 
 
-def test_s3_s4_a_start_after_the_end_shows_the_end(sql: Sql, worker: Worker) -> None:
+def test_s03_s4_a_start_after_the_end_shows_the_end(sql: Sql, worker: Worker) -> None:
     sql.start("good", "f")
     sql.start("bad", "f")
     worker.claim()
@@ -59,7 +61,7 @@ def listening(connect: Callable[..., Any], sql: Sql) -> psycopg.Connection[Any]:
     return listener
 
 
-def test_s5_a_start_that_is_rolled_back_leaves_no_trace_and_wakes_nobody(
+def test_s05_a_start_that_is_rolled_back_leaves_no_trace_and_wakes_nobody(
     sql: Sql, connect: Callable[..., Any], another: Callable[..., Sql]
 ) -> None:
     listener, caller = listening(connect, sql), another()
@@ -69,7 +71,7 @@ def test_s5_a_start_that_is_rolled_back_leaves_no_trace_and_wakes_nobody(
     assert list(listener.notifies(timeout=0.3)) == []
 
 
-def test_s6_a_start_is_seen_and_heard_when_it_is_committed(
+def test_s06_a_start_is_seen_and_heard_when_it_is_committed(
     sql: Sql, worker: Worker, connect: Callable[..., Any], another: Callable[..., Sql]
 ) -> None:
     listener, caller = listening(connect, sql), another()
@@ -135,7 +137,7 @@ IDS_ILL = [
 
 
 @pytest.mark.parametrize("name", [each for each in IDS_WELL if each != "~"])
-def test_s7_an_id_comes_back_byte_by_byte(sql: Sql, worker: Worker, name: str) -> None:
+def test_s07_an_id_comes_back_byte_by_byte(sql: Sql, worker: Worker, name: str) -> None:
     assert sql.start(name, "f")["id"] == name
     assert [each["id"] for each in sql.get([name])] == [name]
     assert [each["task"] for each in worker.claim()] == [name]
@@ -145,13 +147,13 @@ def test_s7_an_id_comes_back_byte_by_byte(sql: Sql, worker: Worker, name: str) -
 
 
 @pytest.mark.parametrize("name", IDS_ILL, ids=repr)
-def test_s7_or_is_refused(sql: Sql, name: str) -> None:
+def test_s07_or_is_refused(sql: Sql, name: str) -> None:
     assert refused(lambda: sql.start(name, "f"))[0] == "TR001"
     assert refused(lambda: sql.create_promise(name))[0] == "TR001"
     assert sql.resolve(name)["answer"] == "unknown"
 
 
-def test_s8_ten_thousand_starts_in_one_call(sql: Sql) -> None:
+def test_s08_ten_thousand_starts_in_one_call(sql: Sql) -> None:
     sql.start("w-5000", "g")
     answers = sql.start_many([{"id": f"w-{n}", "function": "f"} for n in range(10_000)])
     assert Counter(each["answer"] for each in answers) == {"created": 9_999, "conflict": 1}

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import conninfo, sql
 from psycopg.rows import dict_row
 
-from troth.cli.output import shortened, span
+from troth.cli.output import counted, shortened, span
 from troth.errors import TrothError, Unreachable
 from troth.gateway.failures import parse_dsn, place_of, translated
 from troth.schema import judge, query
@@ -61,6 +61,21 @@ def examine(dsn: str, schema: str) -> list[Check]:
             for name, look in _LOOKS.items():
                 found += _looked(name, look, patient)
     return found
+
+
+def stranger(dsn: str, schema: str, function: str, queue: str) -> bool:
+    """Whether no living worker knows this function in this queue, as far as this user may look."""
+    try:
+        with _connected(dsn) as connection:
+            patient = _Patient(connection, dsn, schema)
+            return not patient.rows(
+                """select from {schema}.workers w
+                    where {live} and %(queue)s::text = any (w.queues) and %(function)s::text = any (w.lanes) limit 1""",
+                queue=queue,
+                function=function,
+            )
+    except (psycopg.Error, TrothError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -358,8 +373,3 @@ _LOOKS: Final[dict[str, Callable[[_Patient], Iterator[Check]]]] = {
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:SHOWN_MAX])
     return shown if len(names) <= SHOWN_MAX else f"{shown} and {len(names) - SHOWN_MAX} more"
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number and what is counted, as one or as many."""
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from troth.cli.exits import Exit, exit_of_decision
 from troth.cli.output import emit, note, outcome_of, say
-from troth.cli.session import Asked
+from troth.cli.session import Asked, Session
 from troth.cli.values import Duration, read_arguments, read_json, read_tags, read_value
-from troth.errors import InvalidArgument
+from troth.errors import IdConflict, InvalidArgument
 from troth.model import ErrorInfo, PromiseInfo, Settlement, Started
+
+if TYPE_CHECKING:
+    from troth.client import SyncTroth
 
 
 def start(
@@ -55,8 +58,9 @@ def start(
             tags=read_tags(tag),
             on_conflict=on_conflict,
         )
-        started = chosen.start(id, workflow, *positionals, **named).started
-        assert started is not None
+        started = _started(chosen, id, workflow, positionals, named)
+        if not session.json:
+            _warn_of_a_stranger(started, session)
         if wait is None:
             _show_started(started, started, json=session.json)
             return Exit.OK
@@ -65,12 +69,39 @@ def start(
     return Exit.OK if promise.state == "resolved" else Exit.FAILED
 
 
+def _started(
+    client: SyncTroth, id: str, workflow: str, positionals: tuple[Any, ...], named: dict[str, Any]
+) -> Started:
+    try:
+        started = client.start(id, workflow, *positionals, **named).started
+    except IdConflict as conflict:
+        conflict.hint = "Start under another ID, or attach to what is there with --on-conflict attach."
+        raise
+    assert started is not None
+    return started
+
+
+def _warn_of_a_stranger(started: Started, session: Session) -> None:
+    """Say so if nobody will run it: a name that was mistyped looks just like a workflow that takes its time."""
+    from troth.cli.checks import stranger
+
+    function, queue = started.function, started.queue
+    if started.answer != "created" or function is None or queue is None:
+        return
+    if stranger(session.dsn(), session.schema, function, queue):
+        note(
+            f"No living worker knows {function} in queue {queue}: {started.id} waits until one does. "
+            "Start one with `troth worker FILE`; if the name is mistyped, "
+            f"`troth cancel {started.id}` and start it under another ID."
+        )
+
+
 def _show_started(started: Started, promise: PromiseInfo, *, json: bool) -> None:
     if json:
         emit({"answer": started.answer, "promise": promise if promise is not started else _plain(started)})
         return
     done = "was created" if started.answer == "created" else "was there already and is attached to"
-    say(f"{promise.id} {done}: {outcome_of(promise)}")
+    say(f"{promise.id} {done}: {outcome_of(promise, whole=True)}")
 
 
 def _plain(started: Started) -> PromiseInfo:
@@ -152,7 +183,7 @@ def _show_decision(id: str, settlement: Settlement, *, json: bool) -> int:
 
 
 def _sentence(id: str, settlement: Settlement) -> str:
-    stands = "" if settlement.promise is None else outcome_of(settlement.promise)
+    stands = "" if settlement.promise is None else outcome_of(settlement.promise, whole=True)
     match settlement.answer:
         case "settled":
             return f"{id} is {stands}"

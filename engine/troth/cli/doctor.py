@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from troth.cli.checks import Check, Grade, counted, examine
+from troth.cli.checks import Check, Grade, examine
 from troth.cli.exits import Exit
-from troth.cli.output import cell, clean, console, emit, styled
+from troth.cli.output import cell, clean, console, counted, emit, styled
 from troth.cli.session import Asked
 
 

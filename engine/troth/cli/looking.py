@@ -12,6 +12,7 @@ from troth.cli.exits import Exit
 from troth.cli.output import (
     cell,
     console,
+    counted,
     emit,
     error_of,
     note,
@@ -80,7 +81,8 @@ def _function(promise: PromiseInfo) -> str | None:
 
 def _task(task: TaskInfo) -> str:
     held = f" by {task.worker}" if task.worker else ""
-    return f"{task.state}{held}, {task.last_seq} events, claimed {task.epoch} times"
+    events, claims = counted(task.last_seq, "event"), counted(task.epoch, "time")
+    return f"{task.state}{held}, {events}, claimed {claims}"
 
 
 def list_(

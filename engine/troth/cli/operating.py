@@ -57,7 +57,7 @@ def _sentence(id: str, operated: Operated) -> str:
         case "latent":
             return f"{id} is a latent promise, which nobody runs"
         case "settled":
-            stands = "" if operated.promise is None else f": {outcome_of(operated.promise)}"
+            stands = "" if operated.promise is None else f": {outcome_of(operated.promise, whole=True)}"
             return f"{id} has ended{stands}"
         case "unknown":
             return f"No promise has the ID {id!r}; look for it with `troth list`"

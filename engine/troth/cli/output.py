@@ -199,14 +199,20 @@ def error_of(promise: PromiseInfo) -> ErrorInfo | None:
         return ErrorInfo("sealed", value_text(promise.error, promise.headers))
 
 
-def outcome_of(promise: PromiseInfo) -> str:
-    """What a promise came to, in half a sentence: `resolved: true`."""
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and what is counted, as one or as many."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def outcome_of(promise: PromiseInfo, *, whole: bool = False) -> str:
+    """What a promise came to, in half a sentence: `resolved: true`. `whole` cuts no error short: its end says what to do."""
     if promise.state == "resolved":
         return f"resolved: {shortened(value_text(promise.value, promise.headers))}"
     error = error_of(promise)
     if error is not None:
         kind = "" if error.type.lower() in (promise.state, "canceled") else f"{error.type}: "
-        return f"{promise.state}: {kind}{shortened(error.message)}"
+        message = error.message if whole else shortened(error.message)
+        return f"{promise.state}: {kind}{message}"
     if promise.state == "pending" and promise.task is not None:
         return f"pending, its task {promise.task.state}"
     return promise.state

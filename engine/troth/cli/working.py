@@ -29,6 +29,8 @@ def worker(
     concurrency: int | None = None,
     name: str | None = None,
     grace: Duration = timedelta(seconds=10),
+    listen_dsn: str | None = None,
+    prepared: bool = True,
     session: Asked,
 ) -> int:
     """Run workflows until SIGTERM or Ctrl-C.
@@ -42,6 +44,8 @@ def worker(
     :param concurrency: How many workflows at once.
     :param name: What the worker is called in lists and logs; the host and process unless given.
     :param grace: How long steps that are under way may take when it is told to stop.
+    :param listen_dsn: Where to listen, if the other DSN leads through a pooler.
+    :param prepared: Whether statements are prepared by name; not behind a pooler in transaction mode.
     """
     from troth.cli.loading import load_workflows
 
@@ -56,15 +60,19 @@ def worker(
         return Worker(client, workflows, queue or ("default",), grace=grace, name=name, **options)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_work(dsn, session.schema, make))
+        runner.run(_work(lambda: _client(dsn, session.schema, listen_dsn, prepared=prepared), make))
     return Exit.OK
 
 
-async def _work(dsn: str, schema: str, make: Callable[[Troth], Worker]) -> None:
+def _client(dsn: str, schema: str, listen_dsn: str | None, *, prepared: bool) -> Troth:
     from troth.client import Troth
 
+    return Troth(dsn, schema=schema, listen_dsn=listen_dsn, prepared=prepared)
+
+
+async def _work(connect: Callable[[], Troth], make: Callable[[Troth], Worker]) -> None:
     loop = asyncio.get_running_loop()
-    async with Troth(dsn, schema=schema) as client:
+    async with connect() as client:
         worker = make(client)
 
         def stop(number: signal.Signals) -> None:

@@ -12,7 +12,7 @@ from typing_extensions import TypeForm
 
 from troth import calls
 from troth.calls import Call
-from troth.codec import Codec, Payloads, Sealed
+from troth.codec import Codec, Payloads, Sealed, encode
 from troth.errors import (
     InvalidArgument,
     PromiseCanceled,
@@ -179,7 +179,10 @@ class Verbs:
 def _bound(workflow: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, dict[str, object]]:
     match workflow:
         case Workflow():
-            return workflow.name, workflow.bind(args, kwargs)
+            bound = workflow.bind(args, kwargs)
+            # what the worker would refuse is refused here, before it takes the ID
+            workflow.arguments(encode(bound, f"The arguments of {workflow.name!r}"))
+            return workflow.name, bound
         case str():
             return workflow, named_arguments(args, kwargs)
         case _:

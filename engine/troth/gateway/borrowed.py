@@ -41,7 +41,10 @@ async def run_async(connection: Any, schema: str, call: Call[T]) -> T:
     except TrothError:
         raise
     except Exception as error:
-        raise _translated(error) or error from error
+        ours = _translated(error)
+        if ours is None:
+            raise
+        raise ours from error
 
 
 def run_blocking(connection: Any, schema: str, call: Call[T]) -> T:
@@ -66,7 +69,10 @@ def run_blocking(connection: Any, schema: str, call: Call[T]) -> T:
     except TrothError:
         raise
     except Exception as error:
-        raise _translated(error) or error from error
+        ours = _translated(error)
+        if ours is None:
+            raise
+        raise ours from error
 
 
 def _translated(error: Exception) -> TrothError | None:

@@ -68,8 +68,9 @@ def _driver_error(error: BaseException | None) -> BaseException | None:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300].rstrip(".")
+    # libpq asks further questions in the lines below
+    text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return " ".join(text.split())[:300].rstrip(".")
 
 
 def _advice(sqlstate: str | None) -> str:

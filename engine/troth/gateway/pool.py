@@ -103,7 +103,10 @@ class Ear:
             )
             await self._connection.add_listener(self._channel, self._on_notice)
         except Exception as error:
-            raise translated(error, self._place) or error from error
+            ours = translated(error, self._place)
+            if ours is None:
+                raise
+            raise ours from error
 
     def _on_notice(self, connection: object, pid: int, channel: str, payload: object) -> None:
         del connection, pid, channel, payload
@@ -116,7 +119,10 @@ class Ear:
         try:
             await asyncio.wait_for(self._connection.execute("select 1"), timeout_s)
         except Exception as error:
-            raise translated(error, self._place) or error from error
+            ours = translated(error, self._place)
+            if ours is None:
+                raise
+            raise ours from error
 
     def close(self) -> None:
         """Drop the connection at once."""

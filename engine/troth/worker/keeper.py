@@ -130,7 +130,8 @@ class Keeper:
                     pass
                 now.clear()
                 try:
-                    news = await pool.run(calls.heartbeat(self._worker, self._held()))
+                    # not repeated as it is: what was claimed since would be taken for not held, and freed
+                    news = await pool.run(calls.heartbeat(self._worker, self._held()), again=False)
                 except WorkerDead as error:
                     self._tell_host(self._ears.dead, self._worker, str(error))
                     return

@@ -133,8 +133,9 @@ class Run:
         self.in_flight = False
         match answer.answer:
             case "busy":
+                # nothing was said: not what it asked for either, and what came meanwhile waits to be told
                 self.busy += 1
-                return
+                self._news = True
             case "fenced" | "halted":
                 self.ended = True
             case "ok":
@@ -296,12 +297,13 @@ class Run:
         machine = self._machine
         while self._arrived and machine is not None and not machine.done:
             arrived = self._arrived.popleft()
-            operation = arrived.operation
-            if operation.path not in machine.open:
+            # as the code issued it last: where events came in another order than it was told, a timer may have been issued
+            # after another one since it was armed, and not be due yet
+            operation = machine.open.get(arrived.operation.path)
+            if operation is None or (operation.kind == TIMER and fires_at(operation) > self._now()):
                 continue
+            arrived.operation = operation
             at = max(machine.now, self._now())
-            if operation.kind == TIMER:
-                at = max(at, fires_at(operation))
             plain = self._payloads.plain
             entry = JournalEntry(
                 seq=machine.told + 1,

@@ -8,7 +8,7 @@ code must not run inside an asyncio task. A workflow that cannot go on is parked
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -46,13 +46,15 @@ class Runs:
         self.turns = Turns(pool, self._lingers, self._answered)
         self.changed = asyncio.Event()
         """Set whenever a run was let go: there may be room."""
+        self.coming: Mapping[str, int] = {}
+        """The epochs of tasks that were claimed and not begun, for as long as their journals are fetched."""
         self._registry = registry
         self._payloads = payloads
         self._clock = clock
         self._threads = threads
         self._runs: dict[str, Run] = {}
         self._steps: dict[Run, set[asyncio.Task[StepResult]]] = {}
-        self._timers: dict[Run, tuple[str, asyncio.TimerHandle]] = {}
+        self._timers: dict[Run, tuple[Operation, asyncio.TimerHandle]] = {}
         self._stopping = False
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ class Runs:
     def held(self) -> dict[str, int]:
         """The epochs of what is held; may be asked from another thread."""
         # a list of the items is made in one step, whatever the loop does meanwhile
-        return {task: run.epoch for task, run in list(self._runs.items())}
+        return {**self.coming, **{task: run.epoch for task, run in list(self._runs.items())}}
 
     # --- what the worker tells; in callbacks ---
 
@@ -205,14 +207,14 @@ class Runs:
         timer = run.next_timer()
         armed = self._timers.get(run)
         if armed is not None:
-            if timer is not None and armed[0] == timer.path:
+            if armed[0] is timer:
                 return
             armed[1].cancel()
             del self._timers[run]
         if timer is not None:
             pause = min(self._due_in_s(timer), ARM_LONGEST_S)
             handle = asyncio.get_running_loop().call_later(pause, self._fire, run, timer)
-            self._timers[run] = (timer.path, handle)
+            self._timers[run] = (timer, handle)
 
     def _fire(self, run: Run, timer: Operation) -> None:
         self._timers.pop(run, None)

@@ -176,7 +176,7 @@ class Worker:
             await _happens(self._runs.changed, left)
 
     async def _end(self) -> None:
-        keeper = self._keeper
+        keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.stop()
         await self._in_callback(self._runs.abandon)
@@ -241,11 +241,10 @@ class Worker:
 
     def _taken_for_dead(self, worker: str, message: str) -> None:
         """Others have all that this worker held. Go on as somebody new."""
-        if worker != self.id:
-            return  # both the keeper and a claim may have met it
+        if worker != self.id or self._keeper is None:
+            return  # both the keeper and a claim may have met it, or the end has come meanwhile
         _log.warning("taken for dead; going on under a new ID", worker=self.id, error=message)
-        if self._keeper is not None:
-            self._keeper.stop()
+        self._keeper.stop()
         self._runs.abandon()
         self._listening = False
         self.id = self._new_id()
@@ -340,10 +339,15 @@ class Worker:
         self._clock.sample(claimed[0].now)
         if claimed[0].alone:
             self._alone = (claimed[0].task, time.monotonic())
-        for each in claimed:
-            if len(each.journal) < each.last_seq:
-                await self._complete(each)
-        await self._in_callback(self._runs.begin, claimed)
+        # held from now on: fetching long journals may take longer than a heartbeat leaves to a claim under way
+        self._runs.coming = {each.task: each.epoch for each in claimed}
+        try:
+            for each in claimed:
+                if len(each.journal) < each.last_seq:
+                    await self._complete(each)
+            await self._in_callback(self._runs.begin, claimed)
+        finally:
+            self._runs.coming = {}
         return True
 
     async def _complete(self, claimed: Claimed) -> None:

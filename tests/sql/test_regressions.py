@@ -1,0 +1,115 @@
+"""Faults that were found once, each with the case that showed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.support.sql import Sql, Worker, promise, step, timer, turn
+from troth.testing.clock import Clock
+
+CROWD = 3000
+
+
+@pytest.fixture
+def crowd(sql: Sql) -> None:
+    """Many workflows that wait, and as many that have ended."""
+    sql.query(
+        """insert into promise (id, state, function, queue, created_at)
+           select 'c' || n, 'pending', 'f', 'default', clock_timestamp() - interval '1 hour' from generate_series(1, %s) n""",
+        CROWD,
+    )
+    sql.query(
+        """insert into promise (id, state, parent, created_at, open_at)
+           select id || '~p', 'pending', id, created_at, created_at from promise where id like 'c%%'"""
+    )
+    sql.query(
+        """insert into task (id, state, queue, lane, epoch, last_seq, children, started_at, last_at)
+           select 'c' || n, 'suspended', 'default', 'f@1', 1, 1, 1, t, t
+             from generate_series(1, %s) n, (select min(created_at) as t from promise) c""",
+        CROWD,
+    )
+    sql.query(
+        """insert into checkpoint (task, seq, operation, kind, issued, state, at, epoch)
+           select id, 1, 's', 'step', 0, 'resolved', last_at, 1 from task"""
+    )
+    sql.query(
+        "insert into wait (task, operation, kind, promise, issued) select id, 'p', 'promise', id || '~p', 1 from task"
+    )
+
+
+@pytest.mark.usefixtures("crowd")
+def test_what_a_call_reads_does_not_grow_with_what_is_there(sql: Sql, worker: Worker) -> None:
+    """The pinned plans reach into the helpers: an anti join there read a whole table at each call."""
+
+    def read(call: Any) -> int:
+        rows = "select sum(seq_tup_read + idx_tup_fetch)::integer from pg_stat_xact_user_tables"
+        with sql.connection.transaction():
+            before = sql.one(rows)
+            call()
+            return int(sql.one(rows) - before)
+
+    # their IDs sort behind the others': a merge that reads as far as it must reads all
+    sql.start_many([{"id": each, "function": "f"} for each in "xyz"])
+    worker.claim()
+    reads = {
+        "creations": read(
+            lambda: worker.advance(
+                turn("x", 1, 0), operations=[promise("x", "p"), promise("x", "q", timeout=1)]
+            )
+        ),
+        "timers": read(lambda: worker.advance(turn("y", 1, 0, "suspend"), timers=[timer("y", "t", 1)])),
+        "ticks": read(sql.tick),
+        "an end": read(lambda: worker.advance(turn("x", 1, 1, "finish", state="resolved"))),
+        "its debts": read(sql.tick),
+        "a beat": read(lambda: sql.heartbeat("w1", ["z"], [1])),
+        "a tree": read(lambda: sql.tree("c7")),
+    }
+    assert sql.query("select id from promise where state = 'pending' and parent = 'x'") == []
+    assert {what: rows for what, rows in reads.items() if rows > CROWD // 10} == {}
+
+
+def test_a_family_that_stays_does_not_stop_a_purge(sql: Sql) -> None:
+    """What was settled in families that still go on filled the batch, again and again."""
+    for n in range(5):
+        sql.create_promise(f"a{n}~early")
+        sql.resolve(f"a{n}~early")
+        sql.start(f"a{n}", "f")
+    sql.start("b", "f")
+    sql.cancel("b")
+    assert sql.purge(timedelta(0), 2) == 1
+    assert sql.state("b") is None
+    assert sql.state("a0~early") == "resolved"
+
+
+def test_what_was_issued_after_an_event_told_ahead_falls_with_it(sql: Sql, worker: Worker) -> None:
+    """A step's end and a timer after it are told ahead; a decision came before both. The timer was issued after an event
+    that stands elsewhere now: it would say in the journal what no replay can repeat."""
+    sql.start("w", "f")
+    worker.claim()
+    worker.advance(turn("w", 1, 0), operations=[promise("w", "p")])
+    sql.resolve("w~p")
+    fired = {**step("w", "timer", 1), "kind": "timer", "micros": 0}
+    answer = worker.advance(turn("w", 1, 0), outcomes=[step("w", "s"), fired])["w"]
+    assert answer["answer"] == "news"
+    assert sql.events("w") == [(1, "p", "resolved"), (2, "s", "resolved")]
+
+
+def test_a_tick_waits_for_no_worker_that_is_long_dead(
+    sql: Sql, clock: Clock, another: Callable[..., Sql]
+) -> None:
+    Worker(sql).claim()
+    clock.advance(timedelta(minutes=1))
+    sql.tick()
+    clock.advance(timedelta(days=2))
+    holder, ticker = another(), another()
+    ticker.query("set lock_timeout = '1s'")
+    with holder.connection.transaction():
+        holder.query("select 1 from worker for update")
+        ticker.tick()
+    assert sql.one("select count(*) from worker") == 1
+    ticker.tick()
+    assert sql.one("select count(*) from worker") == 0
