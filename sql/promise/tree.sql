@@ -3,6 +3,7 @@
 -- grant: client, worker, admin
 create function tree(p_id text, p_limit integer default 1000) returns setof jsonb
   language plpgsql volatile security definer set search_path from current
+  set enable_seqscan = off set jit = off
 as $$
 begin
   if p_limit is null or p_limit not between 1 and _children_max() then
@@ -11,7 +12,9 @@ begin
   end if;
   return query
     with recursive family(id) as (
-      select id from promise where id = p_id or (id >= p_id || '~' collate "C" and id < p_id || chr(127) collate "C")
+      (select id from promise where id = p_id
+       union all
+       select id from promise where id >= p_id || '~' collate "C" and id < p_id || chr(127) collate "C")
       union
       select p.id from family f cross join lateral (select id from promise where parent = f.id offset 0) p
     )

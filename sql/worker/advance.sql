@@ -11,8 +11,8 @@
 -- Answers, one per turn:
 --   fenced  not claimed with that epoch, gone, or past its timeout: nothing was written, let go of it
 --   busy    a row that it needs is held by another: nothing was written, send it again
---   news    `seen` is not the last event: outcomes without an event yet were appended, nothing else; `entries` has every
---           event after `seen`
+--   news    `seen` is not the last event: outcomes without an event yet were appended (but for timers issued after an event
+--           told ahead, which stands elsewhere now), nothing else; `entries` has every event after `seen`
 --   ok      outcomes and operations are recorded; with `entries` (events beyond the caller's) suspend, finish
 --           and release were not done, without them they were
 --   halted  the task is parked, whatever it had not been told

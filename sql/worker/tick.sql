@@ -153,11 +153,19 @@ begin
   if cardinality(v_parents) = 0 then
     return 0;
   end if;
+  -- parent by parent, in the order of their index: an order over all of them would be had from the whole table
+  v_ids := array(
+    select k.id from unnest(v_parents) c(id)
+     cross join lateral (
+       select p.id from promise p
+        where p.parent = c.id and p.state = 'pending' and p.function is null
+          and (p.expires_at is null or p.expires_at > p_now)  -- those time out
+        order by p.parent, p.id limit p_limit) k
+     limit p_limit);
   v_ids := array(select l.id from (
-    select p.id from promise p
-     where p.parent = any (v_parents) and p.state = 'pending' and p.function is null
-       and (p.expires_at is null or p.expires_at > p_now)  -- those time out
-     order by p.id limit p_limit for no key update skip locked) l);
+    select id from promise
+     where id = any (v_ids) and state = 'pending' and (expires_at is null or expires_at > p_now)
+     order by id for no key update skip locked) l);
   v_tasks := array(select distinct task from wait where promise = any (v_ids));
   v_held := array(select l.id from (
     select id from task where id = any (v_tasks) order by id for no key update skip locked) l);
@@ -170,6 +178,7 @@ begin
   end if;
   delete from closing c
    where c.id = any (v_parents)
-     and not exists (select from promise p where p.parent = c.id and p.state = 'pending' and p.function is null offset 0);
+     and (select p.id from promise p where p.parent = c.id and p.state = 'pending' and p.function is null
+           order by p.parent, p.id limit 1) is null;
   return cardinality(v_ids);
 end $$;

@@ -35,8 +35,13 @@ def process(*command: str, dsn: str, log: Path) -> Iterator[subprocess.Popen[byt
     try:
         yield started
     finally:
-        started.kill()
-        started.wait()
+        # granian has workers of its own, which a SIGKILL of it would leave behind
+        started.terminate()
+        try:
+            started.wait(10)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
 
 
 def until(look: Callable[[], T | None], what: str, log: Path) -> T:

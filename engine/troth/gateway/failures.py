@@ -60,7 +60,9 @@ def translated(error: BaseException, place: str) -> TrothError | None:
 
 
 def _driver_error(error: BaseException | None) -> BaseException | None:
-    while error is not None:
+    met: set[int] = set()
+    while error is not None and id(error) not in met:
+        met.add(id(error))
         if isinstance(error, (*CONNECTION_ERRORS, asyncpg.PostgresError, psycopg.Error, UnicodeError)):
             return error
         error = getattr(error, "orig", None) or error.__cause__

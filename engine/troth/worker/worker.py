@@ -366,7 +366,9 @@ class Worker:
             try:
                 done = await self._pool.run(calls.tick())
                 self._clock.sample(done.now)
-                if done.next is not None:
+                idle = not (done.workers or done.promises or done.timers or done.closed)
+                # due and not done is what somebody holds: he will not be quicker for being asked often
+                if done.next is not None and not (idle and done.next == 0):
                     pause = max(TICK_SOONEST_S, min(pause, done.next / 1e6))
             except Unreachable as error:
                 _log.debug("no tick: postgres is away", error=str(error))
