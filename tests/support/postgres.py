@@ -90,8 +90,7 @@ class Pool:
     def __init__(self, template: Template) -> None:
         self.template = template
         self._spare: list[str] = []
-        with connected(template.dsn_of(template.database)) as connection:
-            self._definitions = _definitions(connection)
+        self._definitions: object = None
 
     @contextmanager
     def lend(self) -> Iterator[str]:
@@ -115,6 +114,10 @@ class Pool:
     def _copy(self) -> str:
         database = f"troth_test_{secrets.token_hex(6)}"
         self.template.janitor(database).init()
+        if self._definitions is None:
+            # of a copy, which is ours alone: who copies the template ends all other connections to it
+            with connected(self.template.dsn_of(database)) as connection:
+                self._definitions = _definitions(connection)
         return database
 
     def _emptied(self, database: str) -> bool:
