@@ -246,11 +246,14 @@ class Postgres:
         if not self.owned and not adopted:
             return
         self.owned = False
-        self._owner.release()
+        if not self.ephemeral:
+            self._owner.release()
         if self._alive():
             shut_down(self._server, self.pid, process=self._process, fast=not self.ephemeral)
         if self.ephemeral:
+            # ours to the end: a sweep elsewhere would take what has no owner for stale, and clear it away under our hands
             discard(self.data.parent)
+            self._owner.release()
         if self._home.exists():
             _clear_record(self._home, self.pid)
 
