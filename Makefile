@@ -25,7 +25,7 @@ ON_EVERY_POSTGRES := tests/sql tests/engine tests/api
 WITHOUT_NOTIFY := $(addprefix tests/engine/test_,client.py context.py crashes.py failures.py scenarios.py transactions.py worker.py)
 SOURCES := $(wildcard engine api migrations examples bench tests tools)
 
-.PHONY: help demo dev test proof check bench format clean system constraints
+.PHONY: help demo dev test proof check bench simulate format clean system constraints
 .PHONY: check-format check-lint check-types check-layers check-migrations check-functions
 
 help: ## this list
@@ -77,6 +77,9 @@ check-functions: $(READY) system
 
 bench: $(READY) ## how fast it is here: workflows, steps, starts, decide -> continued
 	$(BIN)/python -m bench
+
+simulate: $(READY) ## random workflows, crashed and replayed: make simulate RUNS=1000000 SEED=0
+	$(BIN)/python -m tests.core.simulation $(or $(RUNS),20000) $(or $(SEED),0)
 
 format: $(READY) ## rewrite what ruff can mend
 	$(BIN)/ruff check --fix-only .

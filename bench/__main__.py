@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 import uvloop
 
+from bench.replay import replays
 from bench.works import Figures, measure
 from troth.dev.postgres import Postgres
 from troth.schema import migrate
@@ -46,6 +47,8 @@ def _run(server: Postgres, number: int, workflows: int, decisions: int) -> Figur
         connection.execute(f"create database {database}")
     dsn = server.dsn_of(database)
     migrate(dsn)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("create table public.written (x integer)")
     return uvloop.run(measure(dsn, workflows, decisions))
 
 
@@ -59,6 +62,8 @@ def _as_table(runs: list[Figures], server: Postgres) -> str:
         lines.append(
             f"{field.name:24}{statistics.median(values):12.1f}{min(values):12.1f}{max(values):12.1f}"
         )
+    for events, seconds, kilobytes in replays():
+        lines.append(f"replay of {events:,} events: {seconds:.3f} s, {kilobytes:,.0f} KB held")
     return "\n".join(lines)
 
 

@@ -2,7 +2,8 @@
 
 W1 starts, from concurrent callers one by one and in batches. W2 one-step workflows that one worker process drains. W3 the
 steps of ten-step workflows. W4 from a decision to the workflow's code going on in the worker's process, one at a time and with
-many deciders. The worker is a process of its own, as in life.
+many deciders. W6 a fan-out: from the start of a parent until all its children are joined. W7 workflows of one transactional
+step. The worker is a process of its own, as in life.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from troth import Context, Troth, workflow
 
 BATCH = 1000
 CALLERS = 16
 WARM_UP = 200
+CHILDREN = 10_000
+TRANSACTIONS = 2_000
 
 
 async def noop(x: int) -> int:
@@ -48,7 +52,31 @@ async def awaits_person(ctx: Context) -> float:
     return time.monotonic()
 
 
-WORKFLOWS = (one_step, ten_steps, awaits_person)
+@workflow
+async def child(ctx: Context, x: int) -> int:
+    """A child of W6: it only returns."""
+    return x
+
+
+@workflow
+async def fans_out(ctx: Context, children: int) -> int:
+    """W6."""
+    return sum(await asyncio.gather(*[ctx.call(child, n) for n in range(children)]))
+
+
+async def write(connection: Any, x: int) -> int:
+    """One row of a user's own."""
+    await connection.execute("insert into public.written values ($1)", x)
+    return x
+
+
+@workflow
+async def one_transaction(ctx: Context, x: int) -> int:
+    """W7."""
+    return await ctx.transaction(write, x)
+
+
+WORKFLOWS = (one_step, ten_steps, awaits_person, child, fans_out, one_transaction)
 
 
 @dataclass(frozen=True)
@@ -62,6 +90,8 @@ class Figures:
     decide_p50_ms: float
     decide_p99_ms: float
     continued: float
+    children: float
+    transactions: float
 
 
 async def measure(dsn: str, workflows: int, decisions: int) -> Figures:
@@ -80,6 +110,9 @@ async def measure(dsn: str, workflows: int, decisions: int) -> Figures:
             stepped = time.perf_counter() - begun
             latencies = await _decisions(troth, decisions)
             continued = await _continued(troth, decisions)
+            joined = await _timed(lambda: _fan_out(troth, CHILDREN))
+            await _start_all(troth, one_transaction.name, "transaction", TRANSACTIONS)
+            committed = await _until_ended(troth, "transaction")
     return Figures(
         single,
         batched,
@@ -88,6 +121,8 @@ async def measure(dsn: str, workflows: int, decisions: int) -> Figures:
         statistics.median(latencies) * 1e3,
         statistics.quantiles(latencies, n=100)[98] * 1e3,
         continued,
+        CHILDREN / joined,
+        TRANSACTIONS / committed,
     )
 
 
@@ -149,6 +184,10 @@ async def _decisions(troth: Troth, count: int) -> list[float]:
         await troth.resolve(f"{id}~approval", True)
         latencies.append(await troth.handle(id, float).result(10) - begun)
     return latencies
+
+
+async def _fan_out(troth: Troth, children: int) -> None:
+    await (await troth.start("fan-out", fans_out, children)).result(300)
 
 
 async def _continued(troth: Troth, count: int) -> float:

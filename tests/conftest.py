@@ -7,22 +7,18 @@ be moved (at rest it is the true one).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.support.postgres import Ground, Pool, Template, connected
+from tests.support.postgres import Databases, Template, connected
 from troth.schema import migrate
 from troth.testing.clock import Clock
 from troth.testing.violations import install_violations, violations
 
 Connection = psycopg.Connection[Any]
-
-_ground = pytest.StashKey[Ground]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,35 +28,16 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    # Not in a fixture's teardown: whoever made the server waits here for the others, for minutes if need be.
-    ground = session.config.stash.get(_ground, None)
-    if ground is not None:
-        ground.release()
-
-
 @pytest.fixture(scope="session")
-def postgres(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Template:
-    """The server of this run and the template that the tests' databases are copied from."""
-    shared: Path = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    ground = request.config.stash.setdefault(_ground, Ground(shared))
-    return ground.template()
-
-
-@pytest.fixture(scope="session")
-def pool(postgres: Template) -> Iterator[Pool]:
-    """The databases that this process lends to its tests."""
-    databases = Pool(postgres)
-    yield databases
-    databases.close()
+def postgres(troth_server: Template) -> Template:
+    """The server of this run and the template that the tests' databases are copied from: the plugin's."""
+    return troth_server
 
 
 @pytest.fixture
-def dsn(pool: Pool, request: pytest.FixtureRequest) -> Iterator[str]:
+def dsn(troth_databases: Databases, request: pytest.FixtureRequest) -> Iterator[str]:
     """A superuser's DSN of an empty database with the namespace `troth`; its roles are there, nothing else."""
-    with pool.lend() as lent:
+    with troth_databases.lend() as lent:
         yield lent
         if request.node.get_closest_marker("broken_on_purpose") is None:
             with connected(lent) as connection:

@@ -15,7 +15,7 @@ from litestar.params import ParameterKwarg
 from troth import Troth
 from troth.errors import InvalidArgument
 from troth.schema import DEFAULT_SCHEMA
-from troth_api import health, limits, logs, promises, viewer, workflows
+from troth_api import health, limits, logs, operating, promises, viewer, workflows
 from troth_api.guard import Guard
 from troth_api.problems import HANDLERS
 from troth_api.settings import Settings
@@ -59,7 +59,14 @@ def _create(troth: Troth | None, settings: Settings, *, served: bool) -> Litesta
         return waiting
 
     return Litestar(
-        route_handlers=[promises.router, workflows.router, health.router, viewer.front, viewer.files()],
+        route_handlers=[
+            promises.router,
+            workflows.router,
+            operating.router,
+            health.router,
+            viewer.front,
+            viewer.files(),
+        ],
         dependencies={"troth": Provide(provide_troth), "waiting": Provide(provide_waiting)},
         middleware=[Guard(settings.host, settings.hosts)],
         before_request=_refuse_what_is_not_meant,

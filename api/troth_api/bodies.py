@@ -75,8 +75,29 @@ class Reject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why it is canceled, in words."""
+    """Why it is canceled, in words; `force` ends a workflow without asking its code."""
 
+    reason: str | None = None
+    force: bool = False
+
+
+class Fork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `id` of the new workflow, and the first operation of the journal that it does not take along.
+
+    Without `before` it takes all. `version` is that of the code that it runs with, if another than the original's.
+    """
+
+    id: str
+    before: str | None = None
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    reason: str | None = None
+
+
+class SettleStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a step brought: its `value` (any JSON), or the `error` that it failed with; `reason` says why you decide so."""
+
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: RejectError | msgspec.UnsetType = msgspec.UNSET
     reason: str | None = None
 
 
@@ -234,7 +255,24 @@ def text_of_error(body: Reject) -> msgspec.Raw:
             'A rejection takes either "error" or "reason".',
             hint='For example {"reason": "why not"}, or {"error": {"type": "TooDear", "message": "why not"}}.',
         )
-    error = body.error if isinstance(body.error, RejectError) else RejectError(cast("str", body.reason))
+    return _raw(body.error if isinstance(body.error, RejectError) else RejectError(cast("str", body.reason)))
+
+
+def outcome_of(body: SettleStep) -> tuple[Sealed | None, Sealed | None]:
+    """The value or the error that a step is settled with, as it is stored. Raises `InvalidArgument`."""
+    match body.value, body.error:
+        case msgspec.Raw() as value, msgspec.UnsetType():
+            return sealed(value, "The value"), None
+        case msgspec.UnsetType(), RejectError() as error:
+            return None, sealed(_raw(error), "The error")
+        case _:
+            raise InvalidArgument(
+                'A step has either "value" or "error".',
+                hint='For example {"value": 7}, or {"error": {"type": "TooDear", "message": "why"}}.',
+            )
+
+
+def _raw(error: RejectError) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode({"type": error.type, "message": error.message} | _data(error)))
 
 

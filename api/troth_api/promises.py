@@ -237,8 +237,9 @@ async def reject(
 async def cancel(
     promise_id: FromPath[str], troth: NamedDependency[Troth], data: JSONBody[Cancel | None] = None
 ) -> Response[Settled]:
-    """Cancel a latent promise or a workflow that never ran; ask one that runs."""
-    call = calls.cancel(known(promise_id), reason=data.reason if data else None)
+    """Cancel a latent promise or a workflow that never ran; ask one that runs, or end it with `force`."""
+    asked = data or Cancel()
+    call = calls.cancel(known(promise_id), reason=asked.reason, force=asked.force)
     return _decided(promise_id, await troth.pool.run(call))
 
 
@@ -253,14 +254,7 @@ def _decided(promise_id: str, settlement: Settlement) -> Response[Settled]:
                 Settled(answer=answer, **fields), status_code=202 if answer == "requested" else 200
             )
         case "conflict":
-            title = "Promise timed out" if promise.state == "timedout" else "Already settled"
-            raise Problem(
-                409,
-                title,
-                f"{promise_id!r} is {promise.state} since {promise.settled_at:%Y-%m-%d %H:%M:%S.%f%z}, and stays so.",
-                hint="The first settlement wins; `promise` shows it.",
-                promise=promise,
-            )
+            raise settled_before(promise)
         case "not_latent":
             raise Problem(
                 409,
@@ -271,6 +265,17 @@ def _decided(promise_id: str, settlement: Settlement) -> Response[Settled]:
             )
         case "unknown":
             raise UnknownPromise(f"No promise has the ID {promise_id!r}.")
+
+
+def settled_before(promise: PromiseInfo) -> Problem:
+    """It is too late: the promise is settled."""
+    return Problem(
+        409,
+        "Promise timed out" if promise.state == "timedout" else "Already settled",
+        f"{promise.id!r} is {promise.state} since {promise.settled_at:%Y-%m-%d %H:%M:%S.%f%z}, and stays so.",
+        hint="The first settlement wins; `promise` shows it.",
+        promise=promise,
+    )
 
 
 router: Final = Router(

@@ -46,7 +46,8 @@ from troth.errors import (
     UndecodablePayload,
     ValueMismatch,
 )
-from troth.model import Codec, ErrorInfo, Sealed, describe_error, text_of
+from troth.model import Codec, ErrorInfo, Sealed
+from troth.remote import describe_error, text_of
 
 __all__ = [
     "Codec",
@@ -407,7 +408,10 @@ class Payloads:
 
     def seal(self, value: object, what: str = "The value") -> Sealed:
         """Encode a value, and let the codec have it. Raises as `encode` does."""
-        plain = encode(value, what, self.max_bytes)
+        return self.seal_plain(encode(value, what, self.max_bytes), what)
+
+    def seal_plain(self, plain: bytes, what: str = "The value") -> Sealed:
+        """The same for a value that was encoded already."""
         if self.codec is None:
             return Sealed(plain)
         data = b'"' + base64.b64encode(self.codec.encode(plain)) + b'"'

@@ -383,6 +383,34 @@ class WorkflowMisuse(TrothError):
     title = "Not possible inside a workflow"
 
 
+class ProviderFailed(TrothError):
+    """What a step needs could not be made; its cause says why. The next step that needs it tries again.
+
+    `provider` names the factory.
+    """
+
+    status = 500
+    title = "Provider failed"
+
+    def __init__(self, provider: str, reason: str) -> None:
+        super().__init__(f"The provider {provider} failed: {reason}")
+        self.provider = provider
+
+
+class StepAbandoned(TrothError):
+    """Nobody waits for this attempt of a step any more: it timed out, was given up, or its task is with another worker.
+
+    Raised by `step_info().heartbeat()` inside the step, which should stop.
+    """
+
+    status = 409
+    title = "Step abandoned"
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(f"Nobody waits for this attempt of {operation!r} any more: stop.")
+        self.operation = operation
+
+
 def _own(kinds: Iterable[type[TrothError]]) -> dict[str, type[TrothError]]:
     return {kind.sqlstate: kind for kind in kinds if kind.sqlstate is not None}
 

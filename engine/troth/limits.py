@@ -35,6 +35,7 @@ search_limit_max: Final = 1_000
 attempts_max: Final = 5
 journal_entries_max: Final = 100_000
 children_max: Final = 10_000
+family_members_max: Final = 100_000
 waits_per_promise_max: Final = 10_000
 
 # What is stored of an exception.

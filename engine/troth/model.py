@@ -9,20 +9,25 @@ or of codecs.
 
 from __future__ import annotations
 
-import traceback
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, Protocol, TypeAlias, cast
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
-
-from troth import limits
-from troth.errors import ErrorDetails, StoredError
 
 PromiseState: TypeAlias = Literal["pending", "resolved", "rejected", "canceled", "timedout"]
 TaskState: TypeAlias = Literal["ready", "claimed", "suspended", "halted"]
 SettleAnswer: TypeAlias = Literal["settled", "already", "conflict", "not_latent", "unknown", "requested"]
 OperatorAnswer: TypeAlias = Literal[
-    "halted", "resumed", "already", "settled", "unknown", "not_halted", "latent"
+    "halted",
+    "resumed",
+    "recorded",
+    "already",
+    "conflict",
+    "settled",
+    "unknown",
+    "not_halted",
+    "not_a_step",
+    "latent",
 ]
 StartAnswer: TypeAlias = Literal["created", "attached", "conflict", "refused"]
 
@@ -38,11 +43,24 @@ class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     data: Any = None
     traceback: str | None = None
     cause: ErrorInfo | None = None
+    parts: ErrorParts | None = None
 
     def without_data(self) -> ErrorInfo:
         """The same, here and in its causes, but for the data."""
         cause = None if self.cause is None else self.cause.without_data()
         return msgspec.structs.replace(self, data=None, cause=cause)
+
+
+class ErrorParts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What Python needs beside the message to make an exception again (`remote.rebuilt`), as far as it is plain JSON.
+
+    `args` are None where they only repeat the message; `notes` says how many of its last lines are notes.
+    """
+
+    args: list[Any] | None = None
+    attributes: dict[str, Any] = {}
+    notes: int = 0
+    members: list[ErrorInfo] = []
 
 
 class Codec(Protocol):
@@ -180,16 +198,81 @@ class Settlement(msgspec.Struct, frozen=True):
 
 
 class Operated(msgspec.Struct, frozen=True):
-    """What an operator's `halt` or `resume` answers."""
+    """What an operator's `halt`, `resume` or `settle_step` answers.
+
+    `halted`, `resumed`, `recorded`: this call did it. `already`: it was so. `not_halted`: there is nothing to resume.
+    `conflict`: the step has another outcome. `not_a_step`: the workflow waits for something else under that name.
+    `settled`: the workflow has ended. `latent`: nobody runs this promise. `unknown`: no promise has this ID.
+    """
 
     answer: OperatorAnswer
     promise: PromiseInfo | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """What the caller wanted is so."""
+        return self.answer in ("halted", "resumed", "recorded", "already")
+
+
+class OpenWait(msgspec.Struct, frozen=True):
+    """What a workflow's code waits for at the end of its journal; `fire_at` in microseconds since the Unix epoch."""
+
+    operation: str
+    kind: str
+    promise: str | None = None
+    issued: int = 0
+    digest: int | None = None
+    cohort: int | None = None
+    fire_at: int | None = None
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What a replay of a workflow needs beside its journal, which ends at `last_seq`.
+
+    Instants are microseconds since the Unix epoch; `args_digest`, of sealed arguments, is hexadecimal. `task` is the state of
+    a task that has not ended, `asked` the last event after which everything that its code asked for is recorded (-1: none).
+    """
+
+    id: str
+    function: str
+    version: int
+    queue: str
+    started_at: int
+    seed: int
+    state: PromiseState
+    last_seq: int
+    args: msgspec.Raw = JSON_NULL
+    args_headers: dict[str, Any] | None = None
+    args_digest: str | None = None
+    tags: dict[str, str] | None = None
+    title: str | None = None
+    timeout_at: int | None = None
+    waits: list[OpenWait] = []
+    task: TaskState | None = None
+    asked: int | None = None
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """A workflow as one document: what `export` gives and `import_journal` takes."""
+
+    format: Literal[1] = 1
+    record: Record
+    journal: list[JournalEntry]
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """The answer to `commit_step`; once it is `ok`, `seq` and `at` (microseconds) are those of the event."""
+
+    answer: Literal["ok", "recorded", "busy", "fenced"]
+    seq: int | None = None
+    at: int | None = None
 
 
 class JournalEntry(msgspec.Struct, frozen=True):
     """One checkpoint: an event that a workflow's code has been told, at `seq`.
 
-    `at` is in microseconds since the Unix epoch. `issued` is the seq after which code issued the operation.
+    `at` is in microseconds since the Unix epoch. `issued` is the seq after which code issued the operation, `cohort` tells
+    what was issued together with it; of an event that an operator wrote both are None.
     """
 
     seq: int
@@ -197,8 +280,9 @@ class JournalEntry(msgspec.Struct, frozen=True):
     kind: str
     state: str
     at: int
-    issued: int = 0
+    issued: int | None = None
     epoch: int = 0
+    cohort: int | None = None
     digest: int | None = None
     value: msgspec.Raw = JSON_NULL
     error: msgspec.Raw = JSON_NULL
@@ -211,94 +295,23 @@ class JournalEntry(msgspec.Struct, frozen=True):
         return _EPOCH + timedelta(microseconds=self.at)
 
 
-# How an exception becomes an `ErrorInfo`.
+class StepAttempt(msgspec.Struct, frozen=True):
+    """The last attempt at a step that has no outcome yet; `retry_at` in microseconds since the Unix epoch."""
 
-
-def describe_error(error: BaseException) -> ErrorInfo:
-    """What is stored of an exception: bounded, and never failing, whatever the exception is like."""
-    return _described(error, limits.error_causes_max, set())
-
-
-def _described(error: BaseException, causes_left: int, told: set[int]) -> ErrorInfo:
-    told.add(id(error))
-    below = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    cause: ErrorInfo | None = None
-    if isinstance(error, StoredError):
-        cause = _copied(error.error, causes_left - 1)
-    elif below is not None and id(below) not in told and causes_left > 0:
-        cause = _described(below, causes_left - 1, told)
-    return ErrorInfo(
-        type=_error_type(type(error)),
-        message=_bounded(_message(error), limits.error_message_bytes_max),
-        data=_error_data(error),
-        traceback=_frames(error),
-        cause=cause,
-    )
-
-
-def _copied(error: ErrorDetails, causes_left: int) -> ErrorInfo:
-    cause = _copied(error.cause, causes_left - 1) if error.cause is not None and causes_left > 0 else None
-    message = _bounded(error.message, limits.error_message_bytes_max)
-    return ErrorInfo(error.type, message, error.data, error.traceback, cause)
-
-
-def _error_type(cls: type) -> str:
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    return _bounded(name, limits.error_type_length_max)
-
-
-def _error_data(error: BaseException) -> Any:
-    """What an error carries beside its message: the members of a group. A stored one has its own below it."""
-    if not isinstance(error, BaseExceptionGroup):
-        return None
-    members = cast("BaseExceptionGroup[BaseException]", error).exceptions[: limits.error_causes_max]
-    return {
-        "exceptions": [
-            {
-                "type": _error_type(type(each)),
-                "message": _bounded(_message(each), limits.error_member_bytes_max),
-            }
-            for each in members
-        ]
-    }
-
-
-def _message(error: BaseException) -> str:
-    notes: object = getattr(error, "__notes__", None)
-    lines = cast("list[object]", notes) if isinstance(notes, list) else []
-    return "\n".join([text_of(error), *(line for line in lines if isinstance(line, str))])
-
-
-def text_of(error: BaseException) -> str:
-    """What an exception says of itself, even if it cannot."""
-    try:
-        text = str(error)
-        return str.__str__(text)
-    except Exception as broken:  # noqa: BLE001 — an error about an error helps nobody
-        return f"<its message could not be made: {type(broken).__qualname__}>"
-
-
-def _frames(error: BaseException) -> str | None:
-    """The last frames of the traceback. Only places in code: messages stand elsewhere, bounded."""
-    frames = traceback.format_tb(error.__traceback__, limit=-limits.error_frames_max)
-    text = "".join(frames)
-    if not text:
-        return None
-    most = limits.error_traceback_bytes_max
-    return _bounded(text[-most:], most)
-
-
-def _bounded(text: str, bytes_max: int) -> str:
-    """At most so many bytes of UTF-8, of characters that Postgres can store."""
-    clean = text[:bytes_max].replace("\0", "\ufffd").encode(errors="replace")
-    if len(text) <= bytes_max and len(clean) <= bytes_max:
-        return clean.decode()
-    mark = "…"
-    return clean[: bytes_max - len(mark.encode())].decode(errors="ignore") + mark
+    operation: str
+    number: int
+    ended: bool = False
+    retry_at: int | None = None
+    details: msgspec.Raw = JSON_NULL
+    error: msgspec.Raw = JSON_NULL
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """A task that a worker was given. Instants are microseconds since the Unix epoch; payloads JSON text."""
+    """A task that a worker was given. Instants are microseconds since the Unix epoch; payloads JSON text.
+
+    The journal begins after `asked` where this worker suspended the task and said that it keeps the code, else at 1.
+    `asked` is the last event after which all that the code asked for is recorded (-1: none yet).
+    """
 
     task: str
     epoch: int
@@ -315,6 +328,8 @@ class Claimed(msgspec.Struct, frozen=True):
     now: int
     last_seq: int
     alone: bool
+    asked: int
+    steps: list[StepAttempt]
     journal: list[JournalEntry]
 
 

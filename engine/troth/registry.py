@@ -25,6 +25,7 @@ import msgspec
 
 from troth import codec, limits
 from troth.errors import InvalidArgument, NotRegistered, ValueMismatch
+from troth.retry import Retry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -159,13 +160,19 @@ def workflow(
 
 @dataclass(frozen=True, eq=False)
 class Step(Generic[P, R]):
-    """A leaf function with the name under which its outcomes are recorded. Calling it calls the function."""
+    """A leaf function with the name under which its outcomes are recorded. Calling it calls the function.
+
+    `retry` says whether and when it is tried again, `timeout` how long one attempt may take; `ctx.options` overrides both.
+    """
 
     fn: Callable[P, R]
     name: str
+    retry: Retry | None = None
+    timeout: timedelta | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "step")
+        _check_timeout(self.name, self.timeout, "step")
         self.__dict__.update(_appearance(self.fn))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -181,14 +188,27 @@ class StepDecorator(Protocol):
 @overload
 def step(fn: Callable[P, R], /) -> Step[P, R]: ...
 @overload
-def step(*, name: str | None = None) -> StepDecorator: ...
 def step(
-    fn: Callable[..., Any] | None = None, /, *, name: str | None = None
+    *, name: str | None = None, retry: Retry | None = None, timeout: timedelta | None = None
+) -> StepDecorator: ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: timedelta | None = None,
 ) -> Step[..., Any] | StepDecorator:
-    """Give a step function, async or not, its defaults. Any function can be a step without it."""
+    """Give a step function, async or not, its defaults. Any function can be a step without it.
+
+        @step(retry=Retry(attempts=5, fatal=(CardDeclined,)), timeout=timedelta(seconds=30))
+        async def charge(order: str) -> str: ...
+
+    Raises `InvalidArgument` when the name or the timeout cannot be.
+    """
 
     def decorate(fn: Callable[P, R], /) -> Step[P, R]:
-        return Step(fn, name if name is not None else step_name(fn))
+        return Step(fn, name if name is not None else step_name(fn), retry, timeout)
 
     return decorate if fn is None else decorate(fn)
 
@@ -282,12 +302,12 @@ def _check_version(name: str, version: object) -> None:
         )
 
 
-def _check_timeout(name: str, timeout: object) -> None:
+def _check_timeout(name: str, timeout: object, of_what: str = "workflow") -> None:
     longest = timedelta(days=limits.timeout_days_max)
     if timeout is None or (isinstance(timeout, timedelta) and timedelta(0) < timeout <= longest):
         return
     raise InvalidArgument(
-        f"Timeout {timeout!r} of workflow {name!r} is not a timedelta above 0 and of at most"
+        f"Timeout {timeout!r} of {of_what} {name!r} is not a timedelta above 0 and of at most"
         f" {limits.timeout_days_max} days."
     )
 

@@ -1,11 +1,11 @@
 """What the programming model adds: children that are owed a cancel one by one, kept code, cohorts, outcomes by hand.
 
- - `task.asked`: the last event after which everything that the code asked for is recorded; `kept_by` the worker that
-   suspended it and may still have its code in memory up to there.
- - `cohort` tells which operations were issued together after one event, so that replay finds one that was added.
- - an event that an operator wrote says nothing of where its operation was issued.
- - `closing.itself`: not the children of this promise are owed a cancel but it; `force`: without asking its code;
-   `after`: how far its children have been gone through.
+`task.asked` is the last event after which everything that the code asked for is recorded (-1: none yet); `kept_by` the
+worker that suspended it and may still have its code in memory up to there.
+`cohort` tells which operations were issued together after one event, so that replay finds one that was added.
+An event that an operator wrote says nothing of where its operation was issued.
+`closing.itself`: not the children of this promise are owed a cancel but it; `force`: without asking its code; `after`:
+how far its children have been gone through.
 """
 
 from alembic import op
@@ -17,11 +17,15 @@ depends_on = None
 
 CHANGES = """
 alter table task
-  add column asked integer not null default 0,
+  add column asked integer not null default '-1',
   add column kept_by text collate "C";
 
 alter table checkpoint
-  add column cohort integer,
+  add column cohort integer;
+
+-- Only what an operator writes by hand is null, and what writes it comes with this revision.
+alter table checkpoint
+  -- squawk-ignore ban-drop-not-null
   alter column issued drop not null;
 
 alter table wait

@@ -11,6 +11,7 @@ create function _search_limit_max() returns integer language sql immutable as $$
 create function _attempts_max() returns integer language sql immutable as $$ select 5 $$;
 create function _journal_entries_max() returns integer language sql immutable as $$ select 100000 $$;
 create function _children_max() returns integer language sql immutable as $$ select 10000 $$;
+create function _family_members_max() returns integer language sql immutable as $$ select 100000 $$;
 create function _waits_per_promise_max() returns integer language sql immutable as $$ select 10000 $$;
 create function _tags_max() returns integer language sql immutable as $$ select 32 $$;
 create function _tag_length_max() returns integer language sql immutable as $$ select 200 $$;

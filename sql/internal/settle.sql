@@ -28,7 +28,10 @@ begin
     delete from task where id = any (p_ids) returning id, children
   )
   insert into closing (id, since)
-  select id, p_now from gone where children > 0;
+  select g.id, p_now from gone g
+   where g.children > 0
+     and (select c.id from promise c where c.parent = g.id and c.state = 'pending' order by c.parent, c.id limit 1) is not null
+  on conflict (id) do update set itself = false, after = null;
 end $$;
 
 -- Turns the waits for settled promises into events of their awaiters, whose rows are locked.
@@ -43,9 +46,9 @@ begin
     return;
   end if;
 
-  insert into checkpoint (task, seq, operation, kind, issued, digest, state, value, error, headers, promise, at, epoch)
+  insert into checkpoint (task, seq, operation, kind, issued, cohort, digest, state, value, error, headers, promise, at, epoch)
   select w.task, t.last_seq + row_number() over (partition by w.task order by w.promise, w.operation),
-         w.operation, w.kind, w.issued, w.digest, p.state,
+         w.operation, w.kind, w.issued, w.cohort, w.digest, p.state,
          case when not f.own then p.value end, case when not f.own then p.error end, case when not f.own then p.headers end,
          case when w.promise <> w.task || '~' || w.operation then w.promise end,
          greatest(p_now, t.last_at), t.epoch
@@ -89,6 +92,7 @@ as $$
 declare
   v_tasks text[];
   v_held text[];
+  v_stuck text[];
   v_ids text[];
   v_now timestamptz;
 begin
@@ -96,12 +100,16 @@ begin
   v_held := array(select l.id from (
     select id from task where id = any (v_tasks) order by id for no key update skip locked) l);
   v_now := _clock();
+  v_stuck := array(
+    select w.promise from wait w left join unnest(v_held) h(id) on h.id = w.task
+     where w.promise = any (p_ids) and h.id is null);
   v_ids := array(
     select p.id
       from promise p
+      left join unnest(v_held) h(id) on h.id = p.id
      where p.id = any (p_ids) and p.expires_at <= v_now
-       and not exists (select from wait w where w.promise = p.id and w.task <> all (v_held) offset 0)
-       and (p.function is null or p.id = any (v_held) or not exists (select from task t where t.id = p.id offset 0)));
+       and p.id <> all (v_stuck)
+       and (p.function is null or h.id is not null or not exists (select from task t where t.id = p.id offset 0)));
   if cardinality(v_ids) = 0 then
     return 0;
   end if;

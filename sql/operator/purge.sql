@@ -21,7 +21,8 @@ begin
   v_families := array(
     select distinct c.id
       from (select _family(p.id) as id from promise p
-             where p.created_at < v_before and p.settled_at < v_before and p.parent is null
+             where p.created_at < v_before and p.settled_at < v_before
+               and (p.parent is null or p.id not like '%~%')  -- a child may have been given an ID of its own
                and not _is_kept(_family(p.id), v_before)
              limit p_limit) c);
   v_held := array(select m.id from unnest(v_families) f(id) cross join lateral _members(f.id) m);

@@ -10,7 +10,7 @@ begin
 end $$;
 
 -- What is true of a locked promise right now, before a decision: one past its timeout times out, one whose workflow has ended
--- is canceled with it (the ticker would do the same a moment later).
+-- is canceled with it (the ticker would do the same a moment later), unless it is a child whose code has begun: that is asked.
 create function _catch_up(p_id text, p_now timestamptz) returns void
   language plpgsql volatile
 as $$
@@ -21,7 +21,8 @@ begin
   if v_promise.expires_at <= p_now then
     perform _time_out(array[p_id]);
   elsif v_promise.parent is not null
-    and exists (select from promise where id = v_promise.parent and state <> 'pending') then
+    and exists (select from promise where id = v_promise.parent and state <> 'pending')
+    and (v_promise.function is null or exists (select from task where id = p_id and epoch = 0)) then
     perform _settle(array[p_id], array['canceled'], array[null::jsonb], array['{"type": "canceled", "message": "its workflow has ended"}'::jsonb],
                     array[null::jsonb], array[null::bytea], 'workflow', p_now);
   end if;
@@ -109,19 +110,25 @@ end $$;
 
 -- A request to cancel takes its place in the workflow's order like any other event.
 create function _append_cancel(p_task task, p_error jsonb, p_now timestamptz) returns void
+  language sql volatile
+as $$ select _append_cancels(array[(p_task).id], p_error, p_now) $$;
+
+-- The same for many, whose rows are locked and who have not been asked before.
+create function _append_cancels(p_tasks text[], p_error jsonb, p_now timestamptz) returns void
   language plpgsql volatile
 as $$
 begin
   insert into checkpoint (task, seq, operation, kind, issued, state, error, at, epoch)
-  values (p_task.id, p_task.last_seq + 1, '~cancel', 'cancel', 0, 'canceled', p_error, greatest(p_now, p_task.last_at), p_task.epoch);
+  select t.id, t.last_seq + 1, '~cancel', 'cancel', 0, 'canceled', p_error, greatest(p_now, t.last_at), t.epoch
+    from task t where t.id = any (p_tasks);
   update task t
      set last_seq = t.last_seq + 1,
          last_at = greatest(p_now, t.last_at),
          news = t.news or t.state = 'claimed',
          ready_at = case when t.state = 'suspended' then p_now else t.ready_at end,
          state = case when t.state = 'suspended' then 'ready' else t.state end
-   where t.id = p_task.id;
-  perform _wake(array[p_task.id]);
+   where t.id = any (p_tasks);
+  perform _wake(p_tasks);
 end $$;
 
 -- Every decision of a person or an operator leaves one row, in the same transaction.

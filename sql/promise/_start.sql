@@ -36,7 +36,7 @@ create function _start(
 as $$
 declare
   v_now constant timestamptz := _clock();
-  v_args constant jsonb := nullif(coalesce(p_args, '{}'), '[]');
+  v_args constant jsonb := _normal_args(p_args);
   v_queue constant text := coalesce(p_queue, (
     select f.queue from function f where f.name = p_function order by f.version desc limit 1), 'default');
   v_delayed constant boolean := coalesce(p_delay > interval '0', false);
@@ -44,12 +44,12 @@ declare
   v_task task;
 begin
   insert into promise as p (id, function, queue, args, args_headers, args_digest, tags, created_at, timeout_at, expires_at)
-  values (p_id, p_function, v_queue, coalesce(v_args, '{}'), p_headers, p_digest, p_tags, v_now, v_now + p_timeout, v_now + p_timeout)
+  values (p_id, p_function, v_queue, v_args, p_headers, p_digest, p_tags, v_now, v_now + p_timeout, v_now + p_timeout)
   on conflict (id) do nothing
   returning p.* into v_promise;
   if not found then
     return coalesce(
-      _attach(p_id, p_function, coalesce(v_args, '{}'), p_digest),
+      _attach(p_id, p_function, v_args, p_digest),
       -- purged between our insert and our look: the place is free again
       _start(p_id, p_function, p_args, p_queue, p_delay, p_timeout, p_priority, p_tags, p_headers, p_digest));
   end if;
@@ -66,7 +66,21 @@ begin
   return _document(v_promise, v_task, v_now) || '{"answer": "created"}';
 end $$;
 
--- Sealed arguments are compared by the digest that the codec made of the plain ones, plain ones by themselves.
+-- No arguments are no arguments, by name or by position.
+create function _normal_args(p_args jsonb) returns jsonb
+  language sql immutable
+as $$ select coalesce(nullif(p_args, '[]'), '{}') $$;
+
+-- Whether a start asks for what is there. Sealed arguments are compared by the digest that the codec made of the plain ones,
+-- plain ones by themselves.
+create function _is_same_start(p promise, p_function text, p_args jsonb, p_digest bytea) returns boolean
+  language sql immutable
+as $$
+  select coalesce((p).function = p_function and case
+    when (p).args_digest is null and p_digest is null then (p).args = _normal_args(p_args)
+    else (p).args_digest = p_digest end, false)
+$$;
+
 create function _attach(p_id text, p_function text, p_args jsonb, p_digest bytea) returns jsonb
   language plpgsql volatile
 as $$
@@ -79,8 +93,5 @@ begin
     return null;
   end if;
   return _document(v_promise, (select t from task t where t.id = p_id), _clock()) || jsonb_build_object('answer', case
-    when v_promise.function is distinct from p_function then 'conflict'
-    when v_promise.args_digest is not null and p_digest is not null and v_promise.args_digest = p_digest then 'attached'
-    when v_promise.args_digest is null and p_digest is null and v_promise.args = p_args then 'attached'
-    else 'conflict' end);
+    when _is_same_start(v_promise, p_function, p_args, p_digest) then 'attached' else 'conflict' end);
 end $$;

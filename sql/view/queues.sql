@@ -1,4 +1,5 @@
--- Queues by lane: how much is ready and since when, how much is under way, and whether a live worker knows the lane.
+-- Queues by lane, that is by function and version: how much is ready and since when, how much is under way, and whether a live
+-- worker knows the lane. What is ready in a lane that none knows is claimed by nobody.
 create view queues as
   select t.queue, t.lane, count(*) filter (where t.state = 'ready') as ready, min(t.ready_at) as oldest_ready_at,
          count(*) filter (where t.state = 'claimed') as claimed, count(*) filter (where t.state = 'suspended') as suspended,

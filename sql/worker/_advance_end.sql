@@ -1,13 +1,18 @@
--- The last third of `advance`: task rows, ends and their deliveries, suspensions, releases.
+-- The last part of `advance`: task rows, ends and their deliveries, suspensions, releases.
 
--- Keeps what was appended. A turn that ends is not written before it is deleted, unless something may come between.
-create function _store_turns(p_turns turn[], p_tasks text[]) returns void
+-- Keeps what was appended. A turn that ends is not written before it is deleted, unless something may come between. Where its
+-- holder says that nothing it was told to ask for is unsaid, that is known of all events that he has been told (which he may have
+-- told ahead); the code that was kept at an earlier suspension is no longer where it stood.
+create function _store_turns(p_turns turn[], p_tasks text[], p_asked jsonb) returns void
   language sql volatile
 as $$
   update task t
      set last_seq = r.last_seq, last_at = r.last_at, children = r.children, news = false,
-         attempts = case when r.changed then 0 else t.attempts end
+         attempts = case when r.changed then 0 else t.attempts end,
+         kept_by = case when not r.changed then t.kept_by end,
+         asked = case when r.verdict = 'ok' and r.changed and a.asked then greatest(t.asked, r.told) else t.asked end
     from unnest(p_turns) r
+    join jsonb_to_recordset(p_asked) a(task text, asked boolean) on a.task = r.task
    where t.id = r.task and t.id = any (p_tasks) and r.verdict in ('ok', 'news', 'halted')
      and (r.changed or t.news)
      and (r.next is distinct from 'finish' or r.last_seq <> r.told or r.children <> t.children or r.verdict <> 'ok')
@@ -36,9 +41,44 @@ begin
   end if;
 end $$;
 
--- Lets go of the tasks that wait. Their open timers become waits; timers that the code gave up are dropped. A task that waits
--- for nothing would sleep for ever: it is parked, with that reason.
-create function _suspend_turns(p_turns turn[], p_timers jsonb) returns void
+-- Children that the code gave up are owed a cancel, each by itself; tick judges what that means for them.
+create function _owe_cancels(p_turns turn[], p_cancels jsonb, p_now timestamptz) returns void
+  language sql volatile
+as $$
+  insert into closing (id, since, itself)
+  select distinct p.id, p_now, true
+    from jsonb_to_recordset(p_cancels) c(task text, promise text)
+    join unnest(p_turns) r on r.task = c.task and r.verdict = 'ok'
+    cross join lateral (
+      select id from promise where id = c.promise and state = 'pending' and parent = c.task offset 0) p
+   order by p.id
+  on conflict (id) do update
+     set itself = true, after = case when closing.itself then closing.after else coalesce(closing.after, '') end
+$$;
+
+-- Code that has ended while calls of its own are open: they are owed a cancel, and it goes on waiting for them. Said again
+-- (the call was repeated, or another holder came to the same end), it goes on where it was.
+create function _owe_children(p_turns turn[], p_closing jsonb, p_operations jsonb, p_now timestamptz) returns void
+  language sql volatile
+as $$
+  insert into closing (id, since)
+  select r.task, p_now
+    from jsonb_to_recordset(p_closing) c(task text, close boolean)
+    join unnest(p_turns) r on r.task = c.task and r.verdict = 'ok'
+   where c.close
+     and (select p.id from promise p where p.parent = r.task and p.state = 'pending' order by p.parent, p.id limit 1) is not null
+   order by r.task collate "C"
+  on conflict (id) do update
+     set after = case
+       when exists (select from jsonb_to_recordset(p_operations) o(task text) where o.task = closing.id)
+            or closing.itself and closing.after is null then case when closing.itself then '' end
+       else closing.after end
+$$;
+
+-- Lets go of the tasks that wait. Their open timers become waits, and so do the instants at which their steps are to be tried
+-- again; those that the code gave up are dropped. A task that waits for nothing would sleep for ever: it is parked, with that
+-- reason. All that the code asked for up to here is recorded: whoever keeps it in memory needs only what comes after.
+create function _suspend_turns(p_turns turn[], p_suspensions jsonb, p_timers jsonb, p_now timestamptz) returns void
   language plpgsql volatile
 as $$
 declare
@@ -51,24 +91,29 @@ begin
     return;
   end if;
   delete from wait w
-   where w.task = any (v_ids) and w.kind = 'timer'
+   where w.task = any (v_ids) and w.kind in ('timer', 'retry')
      and not exists (select from jsonb_to_recordset(p_timers) o(task text, operation text)
                       where o.task = w.task and o.operation = w.operation);
   if p_timers <> '[]' then
-    insert into wait (task, operation, kind, fire_at, micros, issued, digest)
-    select o.task, o.operation, 'timer', coalesce((select b.at from checkpoint b where b.task = o.task and b.seq = o.issued), r.started_at) + _span(o.micros), o.micros, o.issued, o.digest
-      from jsonb_to_recordset(p_timers) o(task text, operation text, issued integer, digest bigint, micros bigint)
+    insert into wait (task, operation, kind, fire_at, micros, issued, cohort, digest)
+    select o.task, o.operation, coalesce(o.kind, 'timer'),
+           case when o.kind = 'retry' then p_now
+                else coalesce((select b.at from checkpoint b where b.task = o.task and b.seq = o.issued), r.started_at) end + _span(o.micros),
+           o.micros, o.issued, o.cohort, o.digest
+      from jsonb_to_recordset(p_timers) o(task text, operation text, kind text, issued integer, cohort integer, digest bigint, micros bigint)
       join unnest(p_turns) r on r.task = o.task
      where o.task = any (v_ids)
        and not exists (select from checkpoint c where c.task = o.task and c.operation = o.operation offset 0)
-    on conflict (task, operation) do nothing;
+    on conflict (task, operation) do update set fire_at = excluded.fire_at where wait.kind = 'retry' and excluded.kind = 'retry';
   end if;
   update task t
      set state = case when w.waits then 'suspended' else 'halted' end,
          reason = case when not w.waits then '{"code": "deadlock", "message": "the workflow waits for nothing that could ever come"}'::jsonb end,
+         kept_by = case when w.keep then t.worker end, asked = t.last_seq,
          worker = null, claimed_at = null, attempts = 0
-    from (select i.id, (select count(*) from (select from wait where task = i.id limit 1) one) > 0 as waits from unnest(v_ids) i(id)) w
-   where t.id = w.id and t.id = any (v_ids);
+    from (select s.task, s.keep, (select count(*) from (select from wait where task = s.task limit 1) one) > 0 as waits
+            from jsonb_to_recordset(p_suspensions) s(task text, "then" text, keep boolean) where s."then" = 'suspend') w
+   where t.id = w.task and t.id = any (v_ids);
 end $$;
 
 -- Gives tasks back (attempts - 1: it was nobody's fault) or parks them. One that is given back because its own step asked for

@@ -1,50 +1,5 @@
--- The first third of `advance`: shape, locks, judgement. What it finds out about each turn is a row of type `turn`, which the
+-- The first part of `advance`: locks and judgement. What it finds out about each turn is a row of type `turn`, which the
 -- rest works on in sets.
-
--- Malformed calls are errors: the worker's fault, not a race.
-create function _check_advance(p_turns jsonb, p_outcomes jsonb, p_operations jsonb, p_timers jsonb) returns void
-  language plpgsql immutable
-as $$
-declare
-  v_odd text;
-begin
-  perform _check_batch(p_turns), _check_batch(p_outcomes), _check_batch(p_operations), _check_batch(p_timers);
-  select case
-      when t.task is null or t.epoch is null or t.seen is null then 'a turn lacks task, epoch or seen'
-      when count(*) over (partition by t.task) > 1 then format('%s has two turns', t.task)
-      when t."then" not in ('suspend', 'finish', 'release', 'halt') then format('%s goes on by %L', t.task, t."then")
-      when t."then" = 'finish' and coalesce(t.state, '') not in ('resolved', 'rejected', 'canceled') then format('%s ends %L', t.task, t.state)
-      when t."then" = 'finish' and (t.state = 'resolved') <> (nullif(t.error, 'null') is null) then format('%s ends with an error that does not fit its state', t.task)
-    end into v_odd
-    from jsonb_to_recordset(p_turns) t(task text, epoch integer, seen integer, "then" text, state text, value jsonb, error jsonb)
-   order by 1 nulls last limit 1;
-  if v_odd is null then
-    select case
-        when coalesce(o.kind, '') not in ('step', 'timer') then format('an outcome of kind %L', o.kind)
-        when coalesce(o.operation, '') in ('', '~cancel', '~delay') or o.issued is null then 'an outcome lacks operation or issued'
-        when coalesce(o.state, '') not in ('resolved', 'rejected') then format('an outcome with state %L', o.state)
-      end into v_odd
-      from jsonb_to_recordset(p_outcomes) o(task text, operation text, kind text, issued integer, state text)
-     order by 1 nulls last limit 1;
-  end if;
-  if v_odd is null then
-    select case
-        when coalesce(o.kind, '') not in ('promise', 'wait') then format('an operation of kind %L', o.kind)
-        when coalesce(o.operation, '') in ('', '~cancel', '~delay') or o.issued is null then 'an operation lacks its name or issued'
-        when (o.kind = 'wait') <> (o.promise is not null) then 'a wait names its promise, no other operation does'
-        when o.timeout < 0 then 'an operation has a negative timeout'
-      end into v_odd
-      from jsonb_to_recordset(p_operations) o(task text, operation text, kind text, issued integer, promise text, timeout bigint)
-     order by 1 nulls last limit 1;
-  end if;
-  if v_odd is not null then
-    raise exception using errcode = 'TR002', message = v_odd, hint = 'See sql/worker/advance.sql for the shape of a call.';
-  end if;
-  perform _check_payload(t.value, 'result'), _check_payload(t.error, 'error'), _check_payload(t.headers, 'headers')
-    from jsonb_to_recordset(p_turns) t(value jsonb, error jsonb, headers jsonb) where t.value is not null or t.error is not null;
-  perform _check_payload(o.value, 'outcome'), _check_payload(o.error, 'error'), _check_payload(o.headers, 'headers')
-    from jsonb_to_recordset(p_outcomes) o(value jsonb, error jsonb, headers jsonb) where o.value is not null or o.error is not null;
-end $$;
 
 -- Promises first: those that end here, and those that are there already under the ID of an operation. What another holds is
 -- passed over, and its turn will be busy.
@@ -100,9 +55,24 @@ begin
       left join unnest(p_promises) p(id) on p.id = t.task);
 end $$;
 
+-- How many members the families of nested workflows have that ask for more in this call: counted once, up to the limit. A
+-- root's own number is bounded already.
+create function _count_members(p_operations jsonb) returns jsonb
+  language sql stable
+as $$
+  select coalesce(jsonb_object_agg(f.family, (
+      select count(*) from (
+        select from promise p
+         where p.id >= f.family || '~' collate "C" and p.id < f.family || chr(127) collate "C"
+         limit _family_members_max()) m)), '{}')
+    from (select distinct _family(o.task) as family
+            from jsonb_to_recordset(p_operations) o(task text, kind text, promise text)
+           where o.kind <> 'wait' and o.promise is null and strpos(o.task, '~') > 0) f
+$$;
+
 -- What the clock, the order of events and the limits say of the turns that hold their fence.
 create function _judge(
-  p_turns turn[], p_outcomes jsonb, p_operations jsonb, p_promises text[], p_now timestamptz
+  p_turns turn[], p_outcomes jsonb, p_operations jsonb, p_promises text[], p_members jsonb, p_now timestamptz
 ) returns turn[]
   language plpgsql volatile
 as $$
@@ -111,34 +81,41 @@ declare
   v_early text[] := '{}'::text[];
   v_blocked text[] := '{}'::text[];
   v_over text[] := '{}'::text[];
+  v_mixed jsonb;
 begin
   if p_outcomes <> '[]' then
+    -- what an operation waits for is its one event: another under its name would stand in the way of whoever settles that;
     -- an instant told ahead stands if it lies between the last event and this clock, in the order told; a timer counts from
     -- the event that it was issued after, which may be told ahead in this same call
     with told as materialized (
-      select o.task, o.kind, o.issued, o.at as proposed, coalesce(_instant(o.at), p_now) as at, o.micros, r.seen, r.last_seq, r.last_at, r.started_at,
+      select o.task, o.operation, o.kind, o.issued, o.at as proposed, coalesce(_instant(o.at), p_now) as at, o.micros,
+             r.seen, r.last_seq, r.last_at, r.started_at,
              r.last_seq + row_number() over own as seq, max(coalesce(_instant(o.at), p_now)) over own as latest
-        from rows from (jsonb_to_recordset(p_outcomes) as (task text, kind text, issued integer, at bigint, micros bigint))
-             with ordinality o(task, kind, issued, at, micros, n)
+        from rows from (jsonb_to_recordset(p_outcomes) as (
+               task text, operation text, kind text, issued integer, at bigint, micros bigint)) with ordinality
+             o(task, operation, kind, issued, at, micros, n)
         join unnest(p_turns) r on r.task = o.task and r.verdict = 'ok'
       window own as (partition by o.task order by o.n)
     ), judged as (
-      select t.task,
+      select t.task, t.operation, t.kind,
+             (select w.kind from wait w where w.task = t.task and w.operation = t.operation
+                 and w.kind <> case t.kind when 'step' then 'retry' else t.kind end) as waits,
              t.proposed is not null and t.at <> greatest(t.last_at, least(greatest(p_now, t.last_at), t.latest)) as astray,
              t.kind = 'timer' and (t.last_seq = t.seen or t.issued <= t.seen) and _span(t.micros) + case
                when t.issued = 0 then t.started_at
                when t.issued <= t.last_seq then (select b.at from checkpoint b where b.task = t.task and b.seq = t.issued)
                else coalesce((select b.at from told b where b.task = t.task and b.seq = t.issued), 'infinity')
-             end > greatest(p_now, t.last_at) as early
+             end > greatest(p_now, t.last_at) as early,
+             t.seq > _journal_entries_max() as over
         from told t
     )
-    select array_agg(distinct j.task) filter (where j.astray), array_agg(distinct j.task) filter (where j.early)
-      into v_astray, v_early
+    select array_agg(distinct j.task) filter (where j.astray), array_agg(distinct j.task) filter (where j.early),
+           coalesce(array_agg(distinct j.task) filter (where j.over), '{}'),
+           jsonb_object_agg(j.task, format('%s is a %s by now, and waits as a %s', j.operation, j.kind, j.waits))
+             filter (where j.waits is not null)
+      into v_astray, v_early, v_over, v_mixed
       from judged j
-     where j.astray or j.early;
-    v_over := array(
-      select r.task from unnest(p_turns) r join jsonb_to_recordset(p_outcomes) o(task text) on o.task = r.task
-       group by r.task, r.last_seq having r.last_seq + count(*) > _journal_entries_max());
+     where j.astray or j.early or j.over or j.waits is not null;
   end if;
   if p_operations <> '[]' then
     v_blocked := array(
@@ -146,13 +123,18 @@ begin
         from jsonb_to_recordset(p_operations) o(task text, operation text, promise text)
         left join unnest(p_promises) l(id) on l.id = coalesce(o.promise, o.task || '~' || o.operation)
        where l.id is null
-         and exists (select from promise p where p.id = coalesce(o.promise, o.task || '~' || o.operation) offset 0));
+         and exists (select from promise p where p.id = coalesce(o.promise, o.task || '~' || o.operation) offset 0)
+         -- a child that is being run is no hindrance to saying again that it was asked for
+         and (select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null
+         and (select w.kind from wait w where w.task = o.task and w.operation = o.operation) is null);
     v_over := v_over || array(
-      select r.task
-        from unnest(p_turns) r
-        join jsonb_to_recordset(p_operations) o(task text, operation text, kind text) on o.task = r.task and o.kind = 'promise'
-       where not exists (select from promise p where p.id = o.task || '~' || o.operation offset 0)
-       group by r.task, r.children having r.children + count(*) > _children_max());
+      select n.task from (
+        select r.task, r.children + count(*) over (partition by r.task) as children,
+               (p_members ->> _family(r.task))::integer + count(*) over (partition by _family(r.task)) as members
+          from unnest(p_turns) r
+          join jsonb_to_recordset(p_operations) o(task text, operation text, kind text) on o.task = r.task and o.kind = 'promise'
+         where not exists (select from promise p where p.id = o.task || '~' || o.operation offset 0)) n
+       where n.children > _children_max() or n.members > _family_members_max());
   end if;
   return array(
     select row(
@@ -160,13 +142,15 @@ begin
         case when r.verdict <> 'ok' then r.verdict
              when r.timeout_at <= p_now then 'fenced'
              when r.task = any (v_blocked) or r.task = any (v_early) then 'busy'
-             when r.task = any (v_over) then 'halted'
+             when r.task = any (v_over) or v_mixed ? r.task then 'halted'
              when r.last_seq <> r.seen or r.task = any (v_astray) then 'news'
              else 'ok' end,
         r.last_seq, r.last_at, r.told, r.children, r.timeout_at, r.started_at,
-        case when r.verdict = 'ok' and r.task = any (v_over) then jsonb_build_object(
-               'code', 'limit', 'message', format('a workflow has at most %s events and makes at most %s promises',
-                                                  _journal_entries_max(), _children_max()))
+        case when r.verdict = 'ok' and v_mixed ? r.task then jsonb_build_object('code', 'nondeterminism', 'message', v_mixed ->> r.task)
+             when r.verdict = 'ok' and r.task = any (v_over) then jsonb_build_object(
+               'code', 'limit', 'message', format(
+                 'a workflow has at most %s events and makes at most %s promises, a family has at most %s',
+                 _journal_entries_max(), _children_max(), _family_members_max()))
              else r.reason end, r.changed)::turn
       from unnest(p_turns) r);
 end $$;

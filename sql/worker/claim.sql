@@ -6,17 +6,19 @@
 -- p_alone: this worker holds nothing. A task whose last holder died (its lane ends in !) is then given first, and by itself,
 -- so that one which kills its process takes no innocents with it.
 -- p_sleeping: says whether the worker listens; set before its last look, so that whoever adds work later sends a hint.
--- p_warm: {"task": seq} for tasks whose journal the worker still has up to there.
--- The journal that is returned is bounded (p_entries); the rest comes by `journal`. `seen` is the last seq delivered.
+-- The journal that is returned begins after `asked` if this very worker suspended the task and kept its code, else at 1; it is
+-- bounded (p_entries), the rest comes by `journal`. `seen` is the last seq delivered. `asked` is the last event after which all
+-- that the code asked for is recorded (-1: none yet); `steps` the last attempt of each step that has no outcome yet.
 -- A worker is registered by its first claim and listens on the channel of its name; once marked dead it is refused.
 -- grant: worker, admin
 create function claim(
   p_worker text, p_queues text[], p_lanes text[], p_limit integer, p_pins text[] default null, p_alone boolean default false,
   p_sleeping boolean default false, p_lease interval default '15 seconds', p_info jsonb default null,
-  p_warm jsonb default null, p_entries integer default 1000
+  p_entries integer default 1000
 ) returns table (
   task text, epoch integer, function text, version integer, queue text, args jsonb, args_headers jsonb, tags jsonb,
-  timeout_at bigint, started_at bigint, seed bigint, attempts integer, now bigint, last_seq integer, alone boolean, journal jsonb
+  timeout_at bigint, started_at bigint, seed bigint, attempts integer, now bigint, last_seq integer, alone boolean, asked integer,
+  steps jsonb, journal jsonb
 )
   language plpgsql volatile security definer set search_path from current
   set enable_seqscan = off set enable_nestloop = off set jit = off set plan_cache_mode = force_generic_plan
@@ -64,15 +66,22 @@ begin
      set state = 'claimed', worker = p_worker, epoch = t.epoch + 1, attempts = t.attempts + 1, claimed_at = v_now,
          ready_at = null, news = false, lane = v_pins[array_position(p_lanes, rtrim(t.lane, '!'))],
          started_at = coalesce(t.started_at, v_now), last_at = coalesce(t.last_at, v_now),
-         seed = coalesce(t.seed, (random() * 9007199254740991)::bigint)
+         seed = coalesce(t.seed, (random() * 9007199254740991)::bigint), kept_by = case when t.kept_by = p_worker then t.kept_by end
    where t.id = any (v_ids);
 
   -- read after the locks: an event that came between is in here, or its settler found the task claimed
   return query
     select t.id, t.epoch, p.function, split_part(t.lane, '@', 2)::integer, t.queue, p.args, p.args_headers, p.tags,
            _micros(t.timeout_at), _micros(t.started_at), t.seed, t.attempts::integer, _micros(_clock()), t.last_seq, v_suffix = '!',
-           case when t.last_seq = 0 then '[]'
-                else _entries(t.id, coalesce((p_warm ->> t.id)::integer, 0), p_entries) end
+           t.asked,
+           case when t.epoch = 1 then '[]'
+                else coalesce((
+                  select jsonb_agg(jsonb_build_object(
+                      'operation', a.operation, 'number', a.number, 'ended', a.ended_at is not null,
+                      'retry_at', _micros(a.retry_at), 'details', a.details, 'error', a.error) order by a.operation)
+                    from (select distinct on (operation) * from attempt where task = t.id order by operation, number desc) a
+                   where (select c.seq from checkpoint c where c.task = t.id and c.operation = a.operation) is null), '[]') end,
+           case when t.last_seq = 0 then '[]' else _entries(t.id, case when t.kept_by is null then 0 else t.asked end, p_entries) end
       from task t join promise p on p.id = t.id and p.id = any (v_ids)
      where t.id = any (v_ids)
      order by t.priority, t.claimed_at, t.id;

@@ -1,10 +1,11 @@
--- Does what is due, in batches of p_limit: workers silent beyond their lease, timeouts, timers, promises whose workflow has
--- ended. Any number of tickers side by side: each takes what the others do not hold. One bad row never stops the rest: a batch
--- that fails is gone through row by row. Answers what was done and in how many microseconds the next thing is due.
+-- Does what is due, in batches of p_limit: workers silent beyond their lease, timeouts, timers, children owed a cancel. Any
+-- number of tickers side by side: each takes what the others do not hold. One bad row never stops the rest: a batch that fails
+-- is gone through row by row; nothing waits for long for what another holds. Answers what was done and in how many microseconds
+-- the next thing is due.
 -- grant: worker, admin
 create function tick(p_limit integer default 1000) returns jsonb
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
+  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan set lock_timeout = '200ms'
 as $$
 declare
   v_now constant timestamptz := _clock();
@@ -13,6 +14,7 @@ declare
   v_promises integer := 0;
   v_timers integer := 0;
   v_closed integer;
+  v_more boolean;
 begin
   perform _check_isolation();
   if p_limit is null or p_limit not between 1 and _batch_items_max() then
@@ -28,10 +30,10 @@ begin
   if cardinality(v_due) > 0 then
     v_timers := _each_or_all('_tick_timers', v_due);
   end if;
-  v_closed := _close(p_limit, v_now);
+  select c.closed, c.more into v_closed, v_more from _close(p_limit) c;
   return jsonb_build_object(
     'now', _micros(_clock()), 'workers', v_workers, 'promises', v_promises, 'timers', v_timers, 'closed', v_closed,
-    'next', (select case when d.at is not null then greatest(_micros(d.at) - _micros(_clock()), 0) end
+    'next', (select case when v_more then 0 when d.at is not null then greatest(_micros(d.at) - _micros(_clock()), 0) end
                from (select least((select min(expires_at) from promise where expires_at is not null),
                                   (select min(fire_at) from wait where fire_at is not null)) as at) d));
 end $$;
@@ -69,7 +71,8 @@ as $$
     select id from promise where id = any (p_ids) and expires_at is not null order by id for no key update skip locked) l))
 $$;
 
--- Fires the timers of tasks that nobody holds a lock on. A delayed start becomes ready; a timer becomes an event.
+-- Fires the timers of tasks that nobody holds a lock on. A timer becomes an event; a delayed start, or a task whose step is to
+-- be tried again, becomes ready and is told nothing.
 create function _tick_timers(p_tasks text[]) returns integer
   language plpgsql volatile
 as $$
@@ -81,9 +84,9 @@ begin
   v_ids := array(select l.id from (
     select id from task where id = any (p_tasks) order by id for no key update skip locked) l);
   v_now := _clock();
-  insert into checkpoint (task, seq, operation, kind, issued, digest, state, at, epoch)
+  insert into checkpoint (task, seq, operation, kind, issued, cohort, digest, state, at, epoch)
   select w.task, t.last_seq + row_number() over (partition by w.task order by w.fire_at, w.operation), w.operation, w.kind,
-         w.issued, w.digest, 'resolved', greatest(v_now, t.last_at), t.epoch
+         w.issued, w.cohort, w.digest, 'resolved', greatest(v_now, t.last_at), t.epoch
     from wait w join task t on t.id = w.task and t.id = any (v_ids)
    where w.task = any (v_ids) and w.fire_at <= v_now and w.kind = 'timer';
   update task t
@@ -136,49 +139,5 @@ begin
     from worker w
    where t.id = any (v_ids) and w.id = t.worker and w.died_at is not null;
   perform _wake(v_ids);
-  return cardinality(v_ids);
-end $$;
-
--- Cancels what ended workflows left open, a batch at a time.
-create function _close(p_limit integer, p_now timestamptz) returns integer
-  language plpgsql volatile
-as $$
-declare
-  v_parents text[];
-  v_ids text[];
-  v_tasks text[];
-  v_held text[];
-begin
-  v_parents := array(select id from closing order by since limit 100 for no key update skip locked);
-  if cardinality(v_parents) = 0 then
-    return 0;
-  end if;
-  -- parent by parent, in the order of their index: an order over all of them would be had from the whole table
-  v_ids := array(
-    select k.id from unnest(v_parents) c(id)
-     cross join lateral (
-       select p.id from promise p
-        where p.parent = c.id and p.state = 'pending' and p.function is null
-          and (p.expires_at is null or p.expires_at > p_now)  -- those time out
-        order by p.parent, p.id limit p_limit) k
-     limit p_limit);
-  v_ids := array(select l.id from (
-    select id from promise
-     where id = any (v_ids) and state = 'pending' and (expires_at is null or expires_at > p_now)
-     order by id for no key update skip locked) l);
-  v_tasks := array(select distinct task from wait where promise = any (v_ids));
-  v_held := array(select l.id from (
-    select id from task where id = any (v_tasks) order by id for no key update skip locked) l);
-  v_ids := array(select i.id from unnest(v_ids) i(id)
-    where not exists (select from wait w where w.promise = i.id and w.task <> all (v_held) offset 0));
-  if cardinality(v_ids) > 0 then
-    perform _settle(v_ids, array_agg('canceled'::text), array_agg(null::jsonb),
-                    array_agg('{"type": "canceled", "message": "its workflow has ended"}'::jsonb), array_agg(null::jsonb),
-                    array_agg(null::bytea), 'workflow', p_now) from unnest(v_ids);
-  end if;
-  delete from closing c
-   where c.id = any (v_parents)
-     and (select p.id from promise p where p.parent = c.id and p.state = 'pending' and p.function is null
-           order by p.parent, p.id limit 1) is null;
   return cardinality(v_ids);
 end $$;

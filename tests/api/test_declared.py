@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import jsonschema_rs
+import psycopg
 import pytest
 import schemathesis
 import yaml
@@ -52,6 +53,23 @@ SUCCESSES: dict[tuple[str, str], dict[int, tuple[str, Any]]] = {
         200: ("/workflows/begun/journal", None),
         404: ("/workflows/nope/journal", None),
     },
+    ("POST", "/workflows/{workflow_id}/fork"): {
+        200: ("/workflows/begun/fork", {"id": "forked"}),
+        201: ("/workflows/begun/fork", {"id": "new-fork", "before": "step", "version": 2, "reason": "x"}),
+        404: ("/workflows/nope/fork", {"id": "another-fork"}),
+        409: ("/workflows/begun/fork", {"id": "ready"}),
+    },
+    ("POST", "/workflows/{workflow_id}/steps/{operation}/settle"): {
+        200: ("/workflows/begun/steps/2~stuck:3/settle", {"value": [1], "reason": "x"}),
+        404: ("/workflows/nope/steps/stuck/settle", {"value": 1}),
+        409: ("/workflows/begun/steps/step/settle", {"error": {"message": "x"}}),
+        429: ("/workflows/full/steps/stuck/settle", {"value": 1}),
+    },
+    ("GET", "/workflows/{workflow_id}/export"): {
+        200: ("/workflows/begun/export", None),
+        404: ("/workflows/nope/export", None),
+        409: ("/workflows/ready/export", None),
+    },
     ("POST", "/promises/{promise_id}/resolve"): {
         200: ("/promises/to-resolve/resolve", {"value": 1}),
         404: ("/promises/nope/resolve", {"value": 1}),
@@ -93,12 +111,19 @@ def declared(app: Litestar) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
 
 
 @pytest.fixture
-async def ground(api: httpx.AsyncClient, acting: Acting) -> None:
+async def ground(api: httpx.AsyncClient, acting: Acting, db: psycopg.Connection[Any]) -> None:
     """A promise in each condition."""
-    for name in ("ready", "begun"):
+    for name in ("ready", "begun", "full"):
         await api.post(f"/workflows/{name}", json={"id": name, "tags": {"a": "b"}})
     ((task, (epoch, seen)),) = acting.claim("begun").items()
     acting.step(task, epoch, seen, "step", {"a": 1})
+    await api.post("/workflows/begun/fork", json={"id": "forked"})
+    acting.claim("full")
+    db.execute(
+        "insert into checkpoint (task, seq, operation, kind, issued, state, at, epoch)"
+        " select id, n, n::text, 'step', 0, 'resolved', last_at, epoch from task, generate_series(1, 100000) n where id = 'full'"
+    )
+    db.execute("update task set last_seq = 100000 where id = 'full'")
     for name in ("latent", "resolved", "to-resolve", "to-reject", "to-cancel"):
         await api.post("/promises", json={"id": name})
     await api.post("/promises/resolved/resolve", json={"value": {"a": None}})

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.core.driving import STARTED_AT, Failed, Run, promise, step, value
+from tests.core.driving import STARTED_AT, Failed, Run, litter, promise, step, value
 from troth.core import CanceledOutcome, Raised
 from troth.core.loop import MachineLoop
 from troth.errors import WorkflowMisuse
@@ -176,22 +177,69 @@ def test_as_completed_over_tasks() -> None:
     assert ended(run) == ["z", "x", "y"]
 
 
-def test_as_completed_over_coroutines_is_refused() -> None:
-    async def branch() -> None: ...
+def test_as_completed_begins_coroutines_in_the_order_in_which_they_are_given() -> None:
+    class Custom:
+        def __await__(self) -> Any:
+            return step("custom").__await__()
 
-    async def main() -> None:
+    async def branch(name: str) -> str:
+        return f"{name} {await step('a', name)}"
+
+    async def main() -> list[str]:
+        first = asyncio.create_task(branch("first"))
+        given = [first, *(branch(f"n{n}") for n in range(20)), Custom(), branch("last")]
+        given.append(given[3])
+        return [await one for one in asyncio.as_completed(given, timeout=60)]
+
+    kept: list[object] = []
+    for _ in range(5):
+        run = Run(main)
+        assert run.open == [*(f"{n}~a" for n in range(1, 22)), "22~custom", "23~a", "timer"] or run.open == [
+            "timer",
+            *(f"{n}~a" for n in range(1, 22)),
+            "22~custom",
+            "23~a",
+        ]
+        for path in reversed([one for one in run.open if one != "timer"]):
+            run.tell(path, path)
+        assert ended(run)[:3] == ["last 23~a", "22~custom", "n19 21~a"]
+        kept.append([litter(random.Random(len(kept))), run])
+
+
+def test_as_completed_over_what_has_no_order_is_refused() -> None:
+    async def branch() -> None:
+        await step("never")
+
+    async def completed(given: Any) -> None:
+        for one in asyncio.as_completed(given):
+            await one
+
+    async def main() -> list[str]:
+        done = asyncio.create_task(asyncio.sleep(0))
+        await done
+        said = []
         coroutines = [branch(), branch()]
-        try:
-            for one in asyncio.as_completed(coroutines):
-                await one
-        finally:
-            for coroutine in coroutines:
-                coroutine.close()
+        for given in ({*coroutines}, iter(coroutines), reversed(coroutines), [done, *coroutines]):
+            with pytest.raises(WorkflowMisuse) as caught:
+                await completed(given)
+            said.append(str(caught.value))
+        other = asyncio.new_event_loop()
+        for bad, kind in ((print, TypeError), (other.create_future(), ValueError)):
+            coroutines.append(branch())
+            with pytest.raises(kind):
+                await completed([coroutines[-1], bad])
+        await asyncio.sleep(0)
+        other.close()
+        for coroutine in coroutines:
+            coroutine.close()
+        return said
 
-    outcome = Run(main).machine.outcome
-    assert isinstance(outcome, Raised)
-    assert isinstance(outcome.exception, WorkflowMisuse)
-    assert "create_task" in str(outcome.exception)
+    run = Run(main)
+    said = value(run)
+    assert [("list of them" in one, "create_task" in one) for one in said] == [(True, False)] * 3 + [
+        (False, True)
+    ]
+    assert run.turns == [[]]
 
 
 def test_s24_queues_locks_and_semaphores_hand_over_in_order() -> None:
@@ -226,8 +274,6 @@ def test_s24_queues_locks_and_semaphores_hand_over_in_order() -> None:
 
     orders = set()
     for seed in range(20):
-        import random
-
         rng = random.Random(seed)
         run = Run(main)
         while not run.machine.done:
@@ -270,10 +316,10 @@ def test_canceling_a_task_gives_up_what_it_waits_for() -> None:
 
     run = Run(main)
     run.tell("b")
-    assert [one.path for one in run.machine.given_up] == ["a"]
+    assert [one.path for one in run.machine.take_given_up()] == ["a"]
     assert run.open == ["a", "c"]
     run.tell("a", "ignored")
-    assert run.machine.given_up == []
+    assert run.machine.take_given_up() == []
     run.tell("c")
     assert ended(run) is True
 
@@ -383,14 +429,39 @@ def test_call_later_call_at_and_their_handles() -> None:
     assert ended(run) == ["soon", "at", "later"]
 
 
-def test_futures_and_tasks_hash_by_creation() -> None:
+def test_what_code_makes_hashes_by_creation() -> None:
     async def main() -> list[int]:
         loop = asyncio.get_running_loop()
-        first, second = loop.create_future(), loop.create_future()
+        first = step("a")
+        loop.create_future()  # asyncio's own: not the same number of them on every Python
+        loop.call_later(9, print).cancel()
         task = asyncio.create_task(asyncio.sleep(0))
-        return [hash(second) - hash(first), hash(task) - hash(first), hash(step("a")) - hash(first)]
+        gathered = asyncio.gather(step("b"), asyncio.sleep(0))
+        futures = [loop.create_future(), loop.create_future()]
+        assert hash(futures[1]) - hash(futures[0]) == 1
+        return [hash(one) - hash(first) for one in (task, gathered, step("d"))]
 
-    assert value(Run(main)) == [1, 2, 3]
+    assert value(Run(main)) == [1, 4, 5]
+
+
+def test_sets_of_gatherings_are_walked_in_the_order_of_creation() -> None:
+    async def branch(name: str) -> str:
+        return f"{name}{await step('a', name)}"
+
+    async def main() -> list[Any]:
+        gathered = {asyncio.gather(branch(f"x{n}"), branch(f"y{n}")) for n in range(30)}
+        order = [(await step("look")) for one in gathered]
+        done, _ = await asyncio.wait(gathered)
+        return [order, [one.result() for one in done]]
+
+    runs = []
+    for seed in range(4):
+        littered = litter(random.Random(seed))
+        run = Run(main)
+        run.finish_all()
+        runs.append(run)
+        assert ended(run) == value(runs[0])
+        del littered
 
 
 def test_suspended_tasks_do_not_crowd_asyncios_own_set() -> None:
@@ -474,6 +545,24 @@ def test_threads_and_sockets_through_asyncio_are_refused_with_the_way() -> None:
         return said
 
     assert all("ctx.run" in one for one in value(Run(main)))
+
+
+def test_other_ways_to_drive_coroutines_are_refused() -> None:
+    async def nothing() -> None: ...
+
+    async def main() -> str:
+        coroutine = nothing()
+        with pytest.raises(RuntimeError, match="running event loop"):
+            asyncio.run(coroutine)
+        runner = asyncio.Runner()
+        with pytest.raises(RuntimeError, match="running event loop"):
+            runner.run(coroutine)
+        with pytest.raises(WorkflowMisuse, match=r"ctx\.run"):
+            asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop())
+        coroutine.close()
+        return "refused"
+
+    assert value(Run(main)) == "refused"
 
 
 def test_every_method_of_an_event_loop_is_ours_or_refused() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.core.driving import STARTED_AT, Run, promise, step
-from troth.core import Entry, Machine
+from troth.core import Entry, Machine, Returned, current
 from troth.errors import Diverged
 
 Main = Callable[[], Coroutine[Any, Any, Any]]
@@ -174,6 +174,198 @@ def test_a_digest_that_was_opted_out_is_not_compared() -> None:
     assert machine.done
 
 
+def with_cohorts(run: Run[Any]) -> list[Entry]:
+    """The journal as a worker records it."""
+    return [
+        Entry(
+            e.seq,
+            e.path,
+            e.kind,
+            e.issued,
+            e.digest,
+            e.state,
+            e.outcome,
+            e.at,
+            run.machine.cohort(e.issued or 0),
+        )
+        for e in run.journal
+    ]
+
+
+async def pair() -> None:
+    await step("first")
+    await asyncio.gather(step("a"), step("b"))
+
+
+@pytest.mark.parametrize(
+    ("names", "issued"),
+    [
+        (["a", "b", "extra"], "one of 3: a, b, extra"),
+        (["a"], "one of 1: a"),
+        (["a", "c"], "one of 2 others, or in another order: a, c"),
+        (["b", "a"], "one of 2 others, or in another order: b, a"),
+        ([*"abcdefghijkl"], "one of 12: a, b, c, d, e, f, g, h, i, j and 2 more"),
+    ],
+)
+def test_s26_what_was_issued_together_must_be_issued_together_again(names: list[str], issued: str) -> None:
+    async def changed() -> None:
+        await step("first")
+        await asyncio.gather(*map(step, names))
+
+    run = Run(pair)
+    run.tell("first")
+    run.tell("a")
+    entries = with_cohorts(run)
+    machine = Machine(changed, started_at=STARTED_AT)
+    machine.start()
+    machine.feed(entries[0])
+    with pytest.raises(Diverged) as caught:
+        machine.feed(entries[1])
+    assert machine.told == 1
+    assert (caught.value.operation, caught.value.recorded) == (
+        "a",
+        "one of 2 operations issued after entry 1",
+    )
+    assert caught.value.issued == issued
+    assert str(caught.value.line).startswith("driving.py:")
+    machine.evict()
+
+
+def test_cohorts_are_positive_31_bit_numbers_with_their_size_above() -> None:
+    async def main() -> None:
+        for n in range(5_000):
+            step(f"s{n}")
+        await promise("p")
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0)
+        await asyncio.gather(step("a"), step("b"))
+        await step("c")
+
+    run = Run(main)
+    assert run.machine.cohort(0) >> 19 == 4095
+    run.tell("p")
+    assert run.machine.cohort(1) >> 19 == 2, "what was taken back at once does not count"
+    run.tell("s0")
+    assert run.machine.cohort(2) == 0
+    assert 0 < run.machine.cohort(0) < 2**31
+    assert run.machine.cohort(0) == run.replay().machine.cohort(0)
+    run.machine.evict()
+
+
+def test_a_cohort_that_was_not_recorded_is_not_compared() -> None:
+    run = Run(pair)
+    run.tell("first")
+    run.tell("b")
+    entries = with_cohorts(run)
+    entries[1] = Entry(2, "b", "step", 1, entries[1].digest, "resolved", None, STARTED_AT + 20)
+
+    async def changed() -> None:
+        await step("first")
+        await asyncio.gather(step("a"), step("b"), step("extra"))
+
+    machine = Machine(changed, started_at=STARTED_AT)
+    machine.start()
+    for entry in entries:
+        machine.feed(entry)
+    assert list(machine.open) == ["a", "extra"]
+    machine.evict()
+
+
+def by_hand(run: Run[Any], path: str, outcome: object, kind: str = "step") -> Entry:
+    return Entry(run.machine.told + 1, path, kind, None, 1, "resolved", outcome, run.machine.now + 5)
+
+
+def test_s62_an_entry_by_hand_is_for_its_step_wherever_that_was_issued() -> None:
+    async def main() -> list[object]:
+        return [await step("a", 1), await step("b", 2)]
+
+    run = Run(main)
+    run.tell("a", "A")
+    run.feed(by_hand(run, "b", "by hand"))
+    assert run.machine.outcome == Returned(["A", "by hand"])
+    assert run.replay().machine.outcome == run.machine.outcome
+
+
+def test_s62_an_entry_by_hand_may_be_there_before_its_step() -> None:
+    async def main() -> list[object]:
+        early = [await step("a"), asyncio.get_running_loop().time()]
+        b = step("b")
+        assert not b.done()
+        return [*early, await b, await step("c")]
+
+    run = Run(main)
+    assert run.feed(by_hand(run, "b", "by hand")) == []
+    assert run.feed(by_hand(run, "never", "asked for")) == []
+    assert run.open == ["a"]
+    assert run.tell("a", "A", micros=1_000_000) == ["c"], "b is settled as soon as it is issued"
+    assert run.machine.cohort(3) >> 19 == 2
+    run.tell("c", "C")
+    assert run.machine.outcome == Returned(["A", 1.00001, "by hand", "C"])
+    assert run.replay().machine.outcome == run.machine.outcome
+
+
+def test_entries_by_hand_are_told_one_by_one_as_all_are() -> None:
+    log: list[str] = []
+
+    async def branch(name: str) -> None:
+        await step(name)
+        log.append(name)
+        await asyncio.sleep(0)
+        log.append(f"{name} went on")
+
+    async def main() -> None:
+        await step("go")
+        await asyncio.gather(branch("a"), branch("b"))
+
+    run = Run(main)
+    run.feed(by_hand(run, "2~b", 2))
+    run.feed(by_hand(run, "1~a", 1))
+    run.tell("go")
+    assert run.machine.done
+    assert log == ["a", "a went on", "b", "b went on"]
+
+
+def test_an_entry_by_hand_is_only_for_a_step_of_that_name() -> None:
+    async def main() -> None:
+        try:
+            await promise("p")
+        except Exception:
+            pytest.fail("the code heard of it")
+
+    run = Run(main)
+    with pytest.raises(Diverged, match="settled by hand"):
+        run.feed(by_hand(run, "p", "no"))
+    run.machine.evict()
+
+    async def later() -> None:
+        await step("a")
+        await main()
+
+    run = Run(later)
+    run.feed(by_hand(run, "p", "no"))
+    with pytest.raises(Diverged, match="settled by hand"):
+        run.tell("a")
+    run.machine.evict()
+
+
+def test_control_flow_in_an_entry_by_hand_reaches_the_driver() -> None:
+    class Halt(BaseException):
+        pass
+
+    def halt(_entry: Entry) -> None:
+        raise Halt
+
+    async def main() -> None:
+        await step("a")
+        await current().issue("step", "b", None, None, halt)
+
+    run = Run(main)
+    run.feed(by_hand(run, "b", "unreadable"))
+    with pytest.raises(Halt):
+        run.tell("a")
+    run.machine.evict()
+
+
 def test_an_entry_is_told_once() -> None:
     async def main() -> None:
         await step("a")
@@ -192,7 +384,7 @@ def test_code_cannot_swallow_a_divergence() -> None:
         while True:
             try:
                 await step("other")
-            except Exception:  # noqa: BLE001 — that is the test
+            except Exception:
                 pytest.fail("the code heard of it")
 
     diverges(changed, 0)

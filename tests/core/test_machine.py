@@ -271,7 +271,7 @@ def test_a_cancel_request_is_an_event_and_the_clean_up_is_durable() -> None:
     run = Run(main)
     assert run.cancel() == ["undo"]
     assert not run.machine.done
-    assert [one.path for one in run.machine.given_up] == ["work"]
+    assert [one.path for one in run.machine.take_given_up()] == ["work"]
     run.tell("work", "too late")  # given up, yet its outcome may come: only time moves
     run.tell("undo")
     assert run.machine.outcome == CanceledOutcome()
@@ -438,13 +438,13 @@ def test_eviction_is_silent_and_issues_nothing() -> None:
     async def branch() -> None:
         try:
             await step("work")
-        except Exception:  # noqa: BLE001 — what is tested is that it hears nothing
+        except Exception:
             log.append("swallowed")
         finally:
             log.append("finally")
             try:
                 await step("undo")
-            except Exception:  # noqa: BLE001
+            except Exception:
                 log.append("swallowed")
             log.append("went on")
 
@@ -480,6 +480,30 @@ def test_eviction_is_silent_and_issues_nothing() -> None:
     assert log == ["finally"] * 4
     assert run.reports == []
     assert run.open == []
+
+
+def test_eviction_reaches_code_that_an_async_generator_waits_for() -> None:
+    log: list[str] = []
+
+    async def inner() -> None:
+        try:
+            await step("work")
+        finally:
+            log.append("finally")
+            raise Failed  # which nobody hears, and nobody is warned of
+
+    async def numbers() -> AsyncIterator[int]:
+        await inner()
+        yield 1
+
+    async def main() -> None:
+        async for _ in numbers():
+            pass
+
+    run = Run(main)
+    run.machine.evict()
+    gc.collect()
+    assert log == ["finally"]
 
 
 def test_eviction_frees_memory_without_the_collector() -> None:
@@ -576,7 +600,7 @@ def test_driven_from_a_plain_callback_of_a_host_loop() -> None:
                 assert asyncio.get_running_loop() is host_loop
                 run.tell("a", "told")
                 ended.set_result(value(run))
-            except BaseException as error:  # noqa: BLE001 — else the test would wait for ever
+            except BaseException as error:
                 ended.set_exception(error)
 
         host_loop.call_soon(drive)
@@ -587,28 +611,31 @@ def test_driven_from_a_plain_callback_of_a_host_loop() -> None:
     assert asyncio.run(host()) == "told"
 
 
-async def test_refuses_to_run_inside_a_task() -> None:
+def test_refuses_to_run_inside_a_task() -> None:
     async def main() -> None:
         await step("a")
 
-    machine = Machine(main, started_at=0)
-    with pytest.raises(RuntimeError, match="inside an asyncio task"):
-        machine.start()
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def start() -> None:
-        try:
+    async def host() -> None:
+        machine = Machine(main, started_at=0)
+        with pytest.raises(RuntimeError, match="inside an asyncio task"):
             machine.start()
-            ended.set_result(None)
-        except BaseException as error:  # noqa: BLE001 — else the test would wait for ever
-            ended.set_exception(error)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    asyncio.get_running_loop().call_soon(start)
-    await ended
-    with pytest.raises(RuntimeError, match="inside an asyncio task"):
-        machine.feed(Entry(1, "a", "step", 0, None, "resolved", None, 0))
-    assert machine.told == 0
-    machine.evict()
+        def start() -> None:
+            try:
+                machine.start()
+                ended.set_result(None)
+            except BaseException as error:
+                ended.set_exception(error)
+
+        asyncio.get_running_loop().call_soon(start)
+        await ended
+        with pytest.raises(RuntimeError, match="inside an asyncio task"):
+            machine.feed(Entry(1, "a", "step", 0, None, "resolved", None, 0))
+        assert machine.told == 0
+        machine.evict()
+
+    asyncio.run(host())
 
 
 def test_refuses_to_run_inside_another_machine() -> None:
@@ -730,3 +757,86 @@ def test_errors_in_callbacks_are_reported_and_do_no_harm() -> None:
     assert [type(report["exception"]) for report in run.reports] == [Failed]
     run.tell("a")
     assert run.machine.done
+
+
+def test_the_watch_is_entered_around_every_run_of_code() -> None:
+    class Watch:
+        def __init__(self) -> None:
+            self.inside = False
+            self.entered = 0
+            self.errors: list[object] = []
+
+        def __enter__(self) -> None:
+            self.inside = True
+            self.entered += 1
+
+        def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+            self.inside = False
+            self.errors.append(kind)
+
+    watch = Watch()
+    seen: list[bool] = []
+
+    async def main() -> None:
+        try:
+            seen.append(watch.inside)
+            await step("a")
+            seen.append(watch.inside)
+            await step("b")
+            raise SystemExit
+        finally:
+            seen.append(watch.inside)
+
+    def driven(entries: int) -> None:
+        machine = Machine(main, started_at=0, watch=watch)
+        machine.start()
+        for seq in range(1, entries + 1):
+            assert not watch.inside
+            (operation,) = machine.open.values()
+            machine.feed(
+                Entry(seq, operation.path, "step", operation.issued, operation.digest, "resolved", None, 0)
+            )
+        machine.evict()
+
+    driven(1)
+    assert seen == [True] * 3
+    assert (watch.entered, watch.inside) == (3, False)
+    with pytest.raises(SystemExit):
+        driven(2)
+    assert watch.errors[-1] is SystemExit
+    assert seen == [True] * 6
+
+
+def test_memory_of_what_is_told_is_not_kept() -> None:
+    class Big:
+        pass
+
+    async def main() -> None:
+        for _ in range(50):
+            await step("a")
+
+    run = Run(main)
+    bigs = []
+    for _ in range(40):
+        big = Big()
+        bigs.append(weakref.ref(big))
+        (operation,) = run.machine.open.values()
+        run.machine.feed(run.entry(operation, big))
+        del big, operation
+    gc.collect()
+    assert [one for one in bigs if one() is not None] == []
+    run.machine.evict()
+
+
+def test_what_outlives_the_workflow_is_still_to_be_begun_after_its_end() -> None:
+    async def ends_at_once() -> str:
+        current().issue("start", "child", None, None, finish, binding="outlives")
+        current().issue("promise", "left", None, None, finish)
+        return "done"
+
+    machine = Machine(ends_at_once, started_at=STARTED_AT)
+    assert [operation.path for operation in machine.start()] == ["child"]
+    assert machine.done
+    assert list(machine.open) == ["child"]
+    machine.feed(Entry(1, "child", "start", 0, None, "resolved", 1, STARTED_AT))
+    assert not machine.open

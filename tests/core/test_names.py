@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from tests.core.driving import Run, promise, step, value
-from troth.core import checked_name
+from tests.core.driving import Run, finish, promise, step, value
+from troth.core import checked_name, current
 from troth.core.names import Scope
 from troth.errors import WorkflowMisuse
 
@@ -169,3 +170,100 @@ def test_s21_distinct_names_are_distinct_operations() -> None:
         run.tell(path, path)
     assert value(run) == ["a", "b", "c"]
     assert value(run.replay()) == ["a", "b", "c"]
+
+
+def test_wait_for_names_alike_on_every_python() -> None:
+    """It makes a task on Python 3.11 and none later on; neither is seen in a name, nor in what is begun first."""
+
+    class Custom:
+        def __await__(self) -> Any:
+            return step("custom").__await__()
+
+    async def branch(name: str) -> str:
+        first = await step(name)
+        inner = asyncio.create_task(step_of("inner"))
+        return f"{first}{await inner}"
+
+    async def step_of(name: str) -> str:
+        return str(await step(name))
+
+    async def waits(name: str) -> str:
+        return await asyncio.wait_for(branch(name), 60)
+
+    async def main() -> list[object]:
+        both = await asyncio.gather(waits("a"), branch("a"))
+        await asyncio.wait_for(Custom(), 5)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(branch("never"), 0)
+        after = await asyncio.create_task(branch("a"))
+        task = asyncio.current_task()
+        assert task is not None
+        return [*both, after, await asyncio.wait_for(named(), 5) == task.get_name()]
+
+    async def named() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        await step("named")
+        return task.get_name()
+
+    run = Run(main)
+    assert run.open == ["1~timer", "1~a", "2~a"]
+    assert run.tell("1~a", "x") == ["1~1~inner"]
+    assert run.tell("2~a", "y") == ["2~1~inner"]
+    run.tell("2~1~inner", "Y")
+    assert run.tell("1~1~inner", "X") == ["timer", "custom"]
+    assert run.tell("custom") == ["3~a"]
+    run.tell("3~a", "z")
+    run.tell("3~1~inner", "Z")
+    assert run.last == ["timer:2", "named"]
+    run.tell("named")
+    assert value(run) == ["xX", "yY", "zZ", True]
+    run.replay()
+
+
+def test_a_task_inside_wait_for_gets_a_name_late_and_its_scope_none() -> None:
+    async def branch() -> None:
+        for task in tasks:
+            task.set_name("other")
+        await step("a")
+
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def inner() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        await asyncio.create_task(branch())
+        await step("b")
+
+    async def main() -> None:
+        await asyncio.wait_for(asyncio.create_task(outer()), 9)
+
+    async def outer() -> None:
+        await asyncio.wait_for(inner(), 9)
+
+    run = Run(main)
+    assert run.open == ["timer", "1~timer", "1~1~a"]
+    assert run.tell("1~1~a") == ["1~b"]
+    run.machine.evict()
+
+
+def test_scopes_are_counted_like_named_tasks() -> None:
+    async def branch() -> None:
+        await current().issue("step", "a", None, None, finish, scope=current().scope("pay"))
+
+    async def main() -> None:
+        machine = current()
+        pay, again = machine.scope("pay"), machine.scope("pay")
+        assert step("pay").path == "pay:3"
+        for scope in (pay, again, pay):
+            machine.issue("step", "a", None, None, finish, scope=scope)
+        with pytest.raises(WorkflowMisuse, match="cannot name"):
+            machine.scope("1")
+        await asyncio.gather(branch())
+
+    run = Run(main)
+    assert run.open == ["pay:3", "pay~a", "pay:2~a", "pay~a:2", "1~pay~a"]
+    with pytest.raises(WorkflowMisuse, match="outside"):
+        run.machine.scope("pay")
+    run.machine.evict()

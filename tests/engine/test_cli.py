@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -121,9 +122,22 @@ def test_decisions_and_their_repetitions(dsn: str, db: Connection) -> None:
     assert "latent promise" in shown
 
 
-@pytest.mark.parametrize("verb", ["resolve", "reject", "cancel", "halt", "resume", "get", "tree", "journal"])
-def test_an_unknown_id_is_not_found(dsn: str, verb: str) -> None:
-    answer = troth(verb, "nobody", dsn=dsn)
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            (verb,)
+            for verb in ("resolve", "reject", "cancel", "halt", "resume", "get", "tree", "journal", "export")
+        ),
+        ("cancel", "--force"),
+        ("settle-step", "--value", "1", "step"),
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_id_is_not_found(dsn: str, words: tuple[str, ...]) -> None:
+    verb, *options = words
+    operation = options[-1:] if options[-1:] == ["step"] else []
+    answer = troth(verb, *options[: len(options) - len(operation)], "nobody", *operation, dsn=dsn)
     assert answer.code == Exit.NOT_FOUND
     assert "nobody" in answer.complaint
     assert "troth list" in answer.complaint
@@ -141,6 +155,115 @@ def test_halt_and_resume(dsn: str, db: Connection) -> None:
     assert troth("halt", "latent", dsn=dsn).code == Exit.FAILED
     troth("cancel", "a", dsn=dsn)
     assert "has ended" in troth("halt", "a", dsn=dsn).complaint
+
+
+@pytest.fixture
+def begun(dsn: str, db: Connection) -> Connection:
+    """The workflow `a`, claimed, with two steps and a promise behind it."""
+    troth("start", "f", "a", "n=1", dsn=dsn)
+    db.execute("select * from claim('w', '{default}', '{f}', 1)")
+    db.execute(
+        """select * from advance('[{"task": "a", "epoch": 1, "seen": 0}]', '[
+             {"task": "a", "operation": "charge", "kind": "step", "issued": 0, "state": "resolved", "value": 7},
+             {"task": "a", "operation": "2~ship:2", "kind": "step", "issued": 1, "state": "resolved"}]',
+             '[{"task": "a", "operation": "approval", "kind": "promise", "issued": 2}]')"""
+    )
+    return db
+
+
+def test_a_step_is_settled_by_hand(dsn: str, begun: Connection) -> None:
+    first = troth("settle-step", "a", "2~stuck", "--value", '{"n": 1}', "--reason", "it hung", dsn=dsn)
+    assert (first.code, first.out) == (0, "2~stuck of a is settled\n")
+    assert (
+        troth("settle-step", "a", "2~stuck", "--value", '{"n": 1}', dsn=dsn).out
+        == "2~stuck of a was settled so already\n"
+    )
+    assert (
+        "has its outcome, which stays"
+        in troth("settle-step", "a", "2~stuck", "--value", "2", dsn=dsn).complaint
+    )
+    assert "troth tree a" in troth("settle-step", "a", "approval", "--value", "2", dsn=dsn).complaint
+    troth("halt", "a", dsn=dsn)
+    failed = troth("settle-step", "a", "fails", "--error", "gave up", dsn=dsn)
+    assert failed.out == "fails of a is settled; `troth resume a` sends it on\n"
+    as_json = troth("settle-step", "a", "last", "--value", "-", "--json", dsn=dsn, stdin="text")
+    assert (as_json.code, as_json.document["answer"], as_json.document["promise"]["id"]) == (
+        0,
+        "recorded",
+        "a",
+    )
+    told = troth("journal", "a", "--from", "3", "--json", dsn=dsn).documents
+    assert [(each["operation"], each["value"], each["error"] and each["error"]["message"]) for each in told] == [
+        ("2~stuck", {"n": 1}, None), ("fails", None, "gave up"), ("last", "text", None),
+    ]  # fmt: skip
+    troth("cancel", "a", "--force", dsn=dsn)
+    assert "has ended: canceled" in troth("settle-step", "a", "late", "--value", "1", dsn=dsn).complaint
+    begun.execute("select create_promise('latent')")
+    assert "latent promise" in troth("settle-step", "latent", "late", "--value", "1", dsn=dsn).complaint
+    assert begun.execute(
+        "select detail ->> 'reason' from troth.audit where verb = 'settle_step' order by at limit 1"
+    ).fetchone() == ("it hung",)
+
+
+def test_a_workflow_is_forked(dsn: str, begun: Connection) -> None:
+    first = troth("fork", "a", "b", "--before", "2~ship:2", "-m", "shipped too early", dsn=dsn)
+    assert (first.code, first.out) == (0, "b goes on from event 1 of a as soon as a worker takes it\n")
+    again = troth("fork", "a", "b", "--before", "2~ship:2", dsn=dsn)
+    assert (again.code, again.out) == (0, "b is that fork of a already: pending, its task ready\n")
+    pinned = troth("fork", "a", "c", "--pin", "4", "--json", dsn=dsn)
+    assert (pinned.document["answer"], pinned.document["version"], pinned.document["task"]["last_seq"]) == (
+        "created",
+        4,
+        2,
+    )
+    taken = troth("fork", "a", "b", dsn=dsn)
+    assert (taken.code, "is not this fork" in taken.complaint) == (Exit.FAILED, True)
+    nowhere = troth("fork", "a", "d", "--before", "3~ship", dsn=dsn)
+    assert (nowhere.code, "charge, 2~ship:2" in nowhere.complaint) == (Exit.USAGE, True)
+    assert troth("fork", "nobody", "d", dsn=dsn).code == Exit.NOT_FOUND
+    assert troth("fork", "a~approval", "d", dsn=dsn).code == Exit.FAILED
+
+
+def test_a_workflow_is_ended_by_force(dsn: str, begun: Connection) -> None:
+    assert "told to cancel" in troth("cancel", "a", dsn=dsn).out
+    assert troth("cancel", "a", "--force", "--reason", "enough", dsn=dsn).out == "a is canceled: enough\n"
+
+
+def test_a_workflow_is_exported_and_imported(dsn: str, begun: Connection, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    assert troth("export", "a", "-o", str(file), dsn=dsn).out == f"a, 2 events, is in {file}\n"
+    printed = troth("export", "a", dsn=dsn)
+    assert printed.document == json.loads(file.read_text())
+    assert (printed.document["format"], [each["operation"] for each in printed.document["journal"]]) == (
+        1,
+        ["charge", "2~ship:2"],
+    )
+    assert troth("export", "a", "-o", str(file), "--json", dsn=dsn).document == {
+        "id": "a",
+        "file": str(file),
+        "events": 2,
+    }
+    came = troth("import", str(file), "--id", "b", dsn=dsn)
+    assert (came.code, came.out) == (0, "b is here with 2 events, halted; `troth resume b` lets it run\n")
+    assert "imported: imported by" in troth("get", "b", dsn=dsn).out
+    piped = troth("import", "-", "--id", "c", "--json", dsn=dsn, stdin=printed.out)
+    assert (piped.document["answer"], piped.document["id"], piped.document["task"]["state"]) == (
+        "created",
+        "c",
+        "halted",
+    )
+    assert troth("export", "b", dsn=dsn).document["journal"][0]["value"] == 7
+    assert troth("import", str(file), dsn=dsn).code == Exit.FAILED
+    assert (
+        "cannot be read: No such file"
+        in troth("import", str(tmp_path / "none"), "--id", "d", dsn=dsn).complaint
+    )
+    assert "cannot be written: Is a directory" in troth("export", "a", "-o", str(tmp_path), dsn=dsn).complaint
+    file.write_text("{}")
+    broken = troth("import", str(file), dsn=dsn)
+    assert (broken.code, "no exported workflow" in broken.complaint) == (Exit.USAGE, True)
+    troth("start", "f", "fresh", dsn=dsn)
+    assert "has not run yet" in troth("export", "fresh", dsn=dsn).complaint
 
 
 def test_a_workflow_settles_itself(dsn: str) -> None:
@@ -223,6 +346,11 @@ BAD_INPUT: dict[str, tuple[tuple[str, ...], str]] = {
     "a page too long": (("list", "--limit", "1001"), "1000"),
     "no schema": (("get", "a", "--schema", "No Schema"), "lower-case"),
     "both ways to give a value": (("resolve", "a", "1", "--value", "2"), "twice"),
+    "a step with neither value nor error": (("settle-step", "a", "s"), "--error"),
+    "a step with a value and an error": (
+        ("settle-step", "a", "s", "--value", "1", "--error", "x"),
+        "--value",
+    ),
 }
 
 
@@ -321,9 +449,10 @@ def test_help_lists_the_commands_and_what_exit_codes_mean() -> None:
     flat = " ".join(answer.out.split())
     for code, meaning in MEANINGS.items():
         assert f"{code.value} {meaning}" in flat
-    commands = re.findall(r"^│ (\w+) +[A-Z]", answer.out, re.MULTILINE)
+    commands = re.findall(r"^│ (\w[\w-]*) +[A-Z]", answer.out, re.MULTILINE)
     assert " ".join(commands) == (
-        "dev migrate serve worker start resolve reject cancel get list tree journal halt resume doctor"
+        "dev migrate serve worker start resolve reject cancel get list tree journal halt resume settle-step fork"
+        " export import replay doctor"
     )
     assert troth().out == answer.out
     assert "is a string, n=3 a number" in " ".join(troth("start", "--help").out.split())

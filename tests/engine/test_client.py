@@ -7,7 +7,7 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -34,10 +34,12 @@ from troth import (
     Unreachable,
     ValueMismatch,
     Worker,
+    WrongState,
     calls,
     workflow,
 )
 from troth.calls import SettleItem
+from troth.client.verbs import exported as troth_exported
 from troth.testing.clock import Clock
 
 
@@ -288,6 +290,183 @@ async def test_operators_verbs(client: Any, stage: Stage, clock: Clock) -> None:
     # until a tick has seen to what the workflow left behind, its family stays
     assert await until(lambda: client.purge(timedelta(days=1))) == 2
     assert await client.get_many(["w", "w~approval"]) == {}
+
+
+LABELS: dict[str, str] = {}
+CHARGED: list[str] = []
+
+
+def charge(order: str, approval: str) -> str:
+    CHARGED.append(order)
+    return f"{order} charged by {approval}"
+
+
+def label(order: str) -> str:
+    return LABELS[order]
+
+
+@workflow
+async def sells(ctx: Context, order: str) -> list[object]:
+    approval = ctx.promise(bool, "approval")
+    charged = await ctx.run(charge, order, approval.id)
+    approved = await approval
+    printed = await ctx.run(label, order)
+    if not printed:
+        raise ValueError(f"an empty label for {order}")
+    return [charged, approved, printed]
+
+
+async def test_s04_s61_a_fork_runs_again_what_the_original_failed_of(client: Any, stage: Stage) -> None:
+    LABELS["x"] = ""
+    CHARGED.clear()
+    stage.work(sells)
+    handle = await client.start("sale", sells, "x")
+    await client.resolve((await stage.exists("sale~approval")).id, True)
+    with pytest.raises(PromiseRejected, match="an empty label"):
+        await handle.result(30)
+    before = await client.get("sale"), await client.journal("sale")
+    LABELS["x"] = "printed"
+    forked = await client.options(actor="ann").fork("sale", "sale-2", before="label", reason="paper was out")
+    assert (forked.id, forked.started.answer) == ("sale-2", "created")
+    assert await forked.result(30) == ["x charged by sale~approval", True, "printed"]
+    assert CHARGED == ["x"], "what the original was told is not done again"
+    assert (await client.get("sale"), await client.journal("sale")) == before
+    assert (await client.fork("sale", "sale-2", "label")).started.answer == "attached"
+    with pytest.raises(IdConflict):
+        await client.fork("sale", "sale-2")
+    with pytest.raises(InvalidArgument, match="label"):
+        await client.fork("sale", "sale-3", "lable")
+    with pytest.raises(UnknownPromise):
+        await client.fork("none", "sale-3")
+    with pytest.raises(WrongState):
+        await client.fork("sale~approval", "sale-3")
+    assert (await client.fork("sale", "sale-3", version=2)).started.version == 2
+
+
+NEVER: Final = "never"
+
+
+async def hang(what: str) -> str:
+    if what == NEVER:
+        await asyncio.Event().wait()
+    return what
+
+
+@workflow
+async def hangs(ctx: Context, what: str) -> str:
+    return await ctx.run(hang, what)
+
+
+async def test_s62_a_step_that_hangs_is_settled_by_hand(client: Any, stage: Stage) -> None:
+    stage.work(hangs)
+    handle = await client.start("w", hangs, NEVER)
+    await stage.reaches("w", "claimed")
+    by_ann = client.options(actor="ann")
+    assert (await by_ann.settle_step("w", "hang", value="by hand", reason="it hung")).answer == "recorded"
+    assert await handle.result(30) == "by hand"
+    assert (await client.settle_step("w", "hang", value="again")).answer == "settled"
+    failing = await client.start("f", hangs, NEVER)
+    await stage.reaches("f", "claimed")
+    assert (await client.settle_step("f", "hang", error="gave up")).accepted
+    with pytest.raises(PromiseRejected, match="gave up"):
+        await failing.result(30)
+
+
+async def test_a_step_is_settled_once(client: Any, stage: Stage) -> None:
+    worker = stage.work(asks)
+    await client.start("w", asks)
+    await stage.reaches("w", "suspended")
+    await stage.stop(worker)
+    assert (await client.settle_step("w", "approval", value=True)).answer == "not_a_step"
+    assert (await client.settle_step("w", "later")).answer == "recorded"
+    assert (await client.settle_step("w", "later")).answer == "already"
+    conflict = await client.settle_step("w", "later", error=ValueError("no"))
+    assert (conflict.answer, conflict.accepted) == ("conflict", False)
+    with pytest.raises(InvalidArgument, match="not both"):
+        await client.settle_step("w", "other", value=1, error="no")
+    with pytest.raises(InvalidArgument):
+        await client.settle_step("w", "~cancel", value=1)
+    (entry,) = await client.journal("w")
+    assert (entry.operation, entry.issued, entry.value) == ("later", None, msgspec.Raw(b"null"))
+
+
+async def test_s57_a_cancel_by_force_asks_nobody(client: Any, stage: Stage) -> None:
+    stage.work(hangs)
+    handle = await client.start("w", hangs, NEVER)
+    await stage.reaches("w", "claimed")
+    assert (await client.options(actor="ann").cancel("w", "enough", force=True)).answer == "settled"
+    with pytest.raises(PromiseCanceled, match="enough"):
+        await handle.result(30)
+    assert (await client.cancel("w", force=True)).answer == "already"
+
+
+async def test_a_workflow_is_exported_and_imported(
+    client: Any, stage: Stage, two_namespaces: tuple[str, str]
+) -> None:
+    LABELS["x"] = "printed"
+    worker = stage.work(sells)
+    await client.start("sale", sells, "x")
+    await stage.reaches("sale", "suspended")
+    await stage.stop(worker)
+    exported = await client.export("sale")
+    assert (exported.format, exported.record.function, exported.record.last_seq) == (1, "sells", 1)
+    assert [(wait.operation, wait.promise) for wait in exported.record.waits] == [
+        ("approval", "sale~approval")
+    ]
+    assert [entry.operation for entry in exported.journal] == ["charge"]
+    text = msgspec.json.encode(exported)
+    assert text.startswith(b'{"format":1,"record":{')
+
+    async with Troth(stage.dsn, schema=two_namespaces[1]) as there:
+        imported = await there.import_journal(text)
+        status = await imported.status()
+        assert (imported.id, status.task and status.task.state) == ("sale", "halted")
+        back = await there.export("sale")
+        assert [entry.value for entry in back.journal] == [entry.value for entry in exported.journal]
+        with pytest.raises(IdConflict):
+            await there.import_journal(exported)
+
+    copied = await client.options(actor="ann").import_journal(exported, "copy")
+    assert (copied.id, copied.started.answer) == ("copy", "created")
+    stage.work(sells)
+    await client.resume("copy")
+    await client.resolve((await stage.exists("copy~approval")).id, False)
+    assert await copied.result(30) == ["x charged by sale~approval", False, "printed"]
+
+
+async def test_what_cannot_be_exported_or_imported(client: Any) -> None:
+    await client.create_promise(bool, "latent")
+    await client.start("fresh", asks)
+    with pytest.raises(UnknownPromise):
+        await client.export("none")
+    for id in ("latent", "fresh"):
+        with pytest.raises(WrongState):
+            await client.record(id)
+    for text in (b"", b"[]", '{"format": 2, "record": {}, "journal": []}', b"\xff", "[" * 10_000):
+        with pytest.raises(InvalidArgument, match="no exported workflow"):
+            await client.import_journal(text)
+
+
+async def test_a_long_journal_is_exported_whole_and_no_longer_than_its_record(
+    client: Any, db: psycopg.Connection[Any]
+) -> None:
+    await client.start("w", asks)
+    db.execute("select * from claim('x', '{default}', '{asks}', 1)")
+    grow = (
+        "insert into checkpoint (task, seq, operation, kind, issued, state, value, at, epoch)"
+        " select id, n, 's' || n, 'step', 0, 'resolved', to_jsonb(n), last_at, 1 from task, generate_series(%s::int, %s::int) n;"
+    )
+    db.execute(grow, [1, 901])
+    db.execute("update task set last_seq = 901")
+    exported = await client.export("w")
+    assert [entry.seq for entry in exported.journal] == list(range(1, 902))
+    record = await client.record("w")
+    db.execute(grow, [902, 950])
+    db.execute("update task set last_seq = 950")
+    then = await client.journal("w", from_seq=800)
+    assert len(troth_exported(record, [*exported.journal[:799], *then]).journal) == 901
+    with pytest.raises(UnknownPromise, match="purged"):
+        troth_exported(record, then)
 
 
 async def test_s01_a_hundred_starts_at_once_run_once(stage: Stage) -> None:

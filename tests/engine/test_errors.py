@@ -38,6 +38,8 @@ EXAMPLES = [
     errors.UndecodablePayload("Promise 'a'", "aes", "none is configured"),
     errors.Diverged("order-1~pay", "step pay", "step ship", "app.py:3"),
     errors.WorkflowMisuse("No."),
+    errors.ProviderFailed("shop.make_pool", "no route"),
+    errors.StepAbandoned("order-1~pay"),
 ]
 
 CLASSES = [

@@ -233,6 +233,28 @@ def test_an_instant_that_cannot_stand_is_news(sql: Sql, worker: Worker, shift: i
     assert row(sql)["state"] == "claimed"
 
 
+def test_the_cohort_is_kept_of_every_kind_of_event(sql: Sql, w: Worker, clock: Clock) -> None:
+    """Whatever writes the event: advance, a settlement, a timer that tick fires."""
+    sql.create_promise("other")
+    w.advance(
+        turn("w", 1, 0, "suspend"),
+        outcomes=[step("w", "s", cohort=1)],
+        operations=[{**promise("w", "p", 1), "cohort": 2}, {**wait("w", "x", "other", 1), "cohort": 3}],
+        timers=[{**timer("w", "t", MINUTE, 1), "cohort": 4}],
+    )
+    sql.resolve("w~p")
+    sql.resolve("other")
+    clock.advance(timedelta(minutes=1))
+    sql.tick()
+    (claimed,) = Worker(sql, "w2").claim()
+    assert {entry["operation"]: entry["cohort"] for entry in claimed["journal"]} == {
+        "s": 1,
+        "p": 2,
+        "x": 3,
+        "t": 4,
+    }
+
+
 def test_told_out_of_order_is_news(sql: Sql, worker: Worker, clock: Clock) -> None:
     sql.start("w", "f")
     (claimed,) = worker.claim()
@@ -593,6 +615,13 @@ GOOD = turn("w", 1, 0)
         {"operations": [promise("w", "p", timeout=-1)]},
         {"operations": [{**promise("w", "p"), "kind": "wait"}]},
         {"operations": [promise("w", "p", promise="other")]},
+        {"outcomes": [{**step("w", "s"), "kind": "call"}]},
+        {"turns": [{**GOOD, "then": "release", "close": True}]},
+        {"turns": [{**GOOD, "then": "finish", "state": "resolved", "close": True}]},
+        {"cancels": [{"task": "w"}]},
+        {"cancels": [{"promise": "w"}]},
+        {"cancels": {}},
+        {"attempts": {}},
     ],
     ids=lambda wrong: str(wrong)[:60],
 )
@@ -606,6 +635,7 @@ def test_too_large_is_refused_before_anything_is_written(sql: Sql, w: Worker) ->
     assert refused(lambda: w.advance(turn("w", 1, 0), outcomes=[step("w", "s", value=large)]))[0] == "TR003"
     assert refused(lambda: w.finish("w", 1, 0, large))[0] == "TR003"
     assert refused(lambda: sql.advance([{}] * 10001))[0] == "TR030"
+    assert refused(lambda: sql.advance([turn("w", 1, 0)], attempts=[{}] * 10001))[0] == "TR030"
     assert row(sql)["last_seq"] == 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.sql import Row, Sql, Worker, refused, step, turn
+from tests.support.sql import Row, Sql, Worker, promise, refused, step, turn
 from troth.testing.clock import Clock
 
 
@@ -103,22 +103,68 @@ def test_what_another_holds_is_passed_over(sql: Sql, worker: Worker, another: Ca
     assert sorted(names(worker.claim(3))) == ["w0", "w2"]
 
 
-def test_the_journal_comes_with_it_unless_the_worker_has_it(sql: Sql, worker: Worker) -> None:
+def test_the_journal_comes_with_it_and_is_bounded(sql: Sql, worker: Worker) -> None:
     sql.start("w", "f")
     worker.claim()
     worker.advance(turn("w", 1, 0), outcomes=[step("w", f"s{n}", n, value=n) for n in range(5)])
     worker.advance(turn("w", 1, 5, "release"))
-    (cold,) = worker.claim()
-    assert [entry["value"] for entry in cold["journal"]] == [0, 1, 2, 3, 4]
+    (whole,) = worker.claim()
+    assert [entry["value"] for entry in whole["journal"]] == [0, 1, 2, 3, 4]
     worker.advance(turn("w", 2, 5, "release"))
-    (warm,) = worker.claim(warm={"w": 3, "other": 1})
-    assert [entry["seq"] for entry in warm["journal"]] == [4, 5]
-    worker.advance(turn("w", 3, 5, "release"))
     (bounded,) = worker.claim(entries=2)
     assert ([entry["seq"] for entry in bounded["journal"]], bounded["last_seq"]) == ([1, 2], 5)
     # `seen` is the last one delivered, not the last there is
-    answer = worker.advance(turn("w", 4, 2, "finish", state="resolved"))["w"]
+    answer = worker.advance(turn("w", 3, 2, "finish", state="resolved"))["w"]
     assert (answer["answer"], [entry["seq"] for entry in answer["entries"]]) == ("news", [3, 4, 5])
+
+
+def suspended(sql: Sql, worker: Worker, **more: Any) -> None:
+    """The workflow w, suspended after two steps, and then told of its promise."""
+    sql.start("w", "f")
+    worker.claim()
+    worker.advance(turn("w", 1, 0), outcomes=[step("w", f"s{n}", n) for n in range(2)])
+    worker.advance(turn("w", 1, 2, "suspend", **more), operations=[promise("w", "p", 2)])
+    sql.resolve("w~p")
+
+
+def test_who_keeps_the_code_gets_what_came_since(sql: Sql, worker: Worker) -> None:
+    suspended(sql, worker, keep=True)
+    assert sql.query("select kept_by, asked, worker from task") == [
+        {"kept_by": "w1", "asked": 2, "worker": None}
+    ]
+    (row,) = worker.claim()
+    assert (row["asked"], [entry["operation"] for entry in row["journal"]]) == (2, ["p"])
+    # it was not told: the same again
+    worker.advance(turn("w", 2, 3, "release"))
+    assert [entry["seq"] for entry in worker.claim()[0]["journal"]] == [3]
+
+
+def test_who_does_not_keep_the_code_gets_the_whole_journal(sql: Sql, worker: Worker) -> None:
+    suspended(sql, worker)
+    (row,) = worker.claim()
+    assert (row["asked"], len(row["journal"])) == (2, 3)
+
+
+def test_a_task_kept_by_one_and_claimed_by_another_is_kept_by_nobody(sql: Sql, worker: Worker) -> None:
+    suspended(sql, worker, keep=True)
+    second = Worker(sql, "w2")
+    (row,) = second.claim()
+    assert (row["asked"], len(row["journal"])) == (2, 3)
+    assert sql.one("select kept_by from task") is None
+    # nor by the first, whose code stands before what the other did
+    second.advance(turn("w", 2, 3, "release"), outcomes=[step("w", "t", 3)])
+    assert len(worker.claim()[0]["journal"]) == 4
+    # a suspension that keeps nothing takes the mark away
+    worker.advance(turn("w", 3, 4, "suspend", keep=True), operations=[promise("w", "q", 4)])
+    sql.resolve("w~q")
+    worker.claim()
+    worker.advance(turn("w", 4, 5, "suspend"), operations=[promise("w", "r", 5)])
+    assert sql.query("select kept_by, asked from task") == [{"kept_by": None, "asked": 5}]
+
+
+def test_before_the_first_suspension_nothing_is_known_to_be_asked(sql: Sql, worker: Worker) -> None:
+    sql.start("w", "f")
+    assert worker.claim()[0]["asked"] == -1
 
 
 def dead(sql: Sql, clock: Clock) -> None:

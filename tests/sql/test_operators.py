@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.sql import Row, Sql, Worker, promise, refused, step, turn, wait
+from tests.support.sql import Row, Sql, Worker, call, promise, refused, step, turn, wait
 from troth.testing.clock import Clock
 
 
@@ -68,6 +68,88 @@ def test_what_cannot_be_halted_or_resumed_is_an_answer(sql: Sql, worker: Worker)
     assert refused(lambda: sql.halt("w", "x" * 1001))[0] == "TR003"
 
 
+# cancel_force
+
+
+@pytest.mark.parametrize("state", ["ready", "delayed", "claimed", "suspended", "halted"])
+def test_s57_a_forced_cancel_ends_it_whatever_it_does(sql: Sql, worker: Worker, state: str) -> None:
+    sql.start("w", "f", delay=timedelta(hours=1) if state == "delayed" else None)
+    if state in {"claimed", "suspended", "halted"}:
+        worker.claim()
+    if state == "suspended":
+        worker.wait_for("w")
+    elif state == "halted":
+        sql.halt("w")
+    answer = sql.cancel_force("w", "enough", actor="ann")
+    assert (answer["answer"], answer["promise"]["state"], answer["promise"]["settler"]) == (
+        "settled",
+        "canceled",
+        "ann",
+    )
+    assert answer["promise"]["error"] == {"type": "canceled", "message": "enough"}
+    assert (sql.task("w"), sql.query("select * from wait")) == (None, [])
+    assert worker.advance(turn("w", 1, 0, "finish", state="resolved"))["w"]["answer"] == "fenced"
+    before = "suspended" if state == "delayed" else state
+    assert sql.query("select actor, verb, before, after from audit where verb = 'cancel_force'") == [
+        {"actor": "ann", "verb": "cancel_force", "before": before, "after": "canceled"}
+    ]
+    assert sql.cancel_force("w")["answer"] == "already"
+
+
+def test_who_waits_for_it_is_told(sql: Sql, worker: Worker) -> None:
+    sql.start("w", "f")
+    sql.start("other", "f")
+    worker.claim()
+    worker.advance(turn("other", 1, 0, "suspend"), operations=[wait("other", "its", "w")])
+    sql.cancel_force("w")
+    assert sql.events("other") == [(1, "its", "canceled")]
+    assert row(sql, "other")["state"] == "ready"
+
+
+def test_what_it_left_open_is_owed_the_same(sql: Sql, worker: Worker) -> None:
+    sql.start("w", "f")
+    sql.start("done", "f")
+    worker.claim()
+    worker.wait_for("w")
+    worker.advance(turn("done", 1, 0), operations=[promise("done", "p")])
+    sql.resolve("done~p")
+    for each in ("w", "done"):
+        sql.cancel_force(each)
+    assert sql.query("select id, itself, force from closing where force") == [
+        {"id": "w", "itself": False, "force": True}
+    ]
+    sql.tick()
+    assert (sql.state("w~approval"), sql.query("select * from closing")) == ("canceled", [])
+
+
+def test_one_that_was_asked_and_does_not_end(sql: Sql, worker: Worker) -> None:
+    """A cancel that is owed to itself is paid by it, and its children are owed theirs."""
+    sql.start("w", "f")
+    worker.claim()
+    worker.wait_for("w")
+    assert sql.cancel("w")["answer"] == "requested"
+    sql.query("insert into closing (id, since, itself, after) values ('w', now(), true, 'w~a')")
+    assert sql.cancel_force("w")["answer"] == "settled"
+    assert sql.query("select id, itself, force, after from closing") == [
+        {"id": "w", "itself": False, "force": True, "after": None}
+    ]
+
+
+def test_what_cannot_be_ended_by_force_is_an_answer(sql: Sql, worker: Worker, clock: Clock) -> None:
+    assert sql.cancel_force("nobody") == {"answer": "unknown", "promise": None}
+    sql.start("done", "f")
+    worker.claim()
+    worker.finish("done", 1, 0)
+    assert (sql.cancel_force("done")["answer"], sql.state("done")) == ("conflict", "resolved")
+    sql.create_promise("p")
+    assert (sql.cancel_force("p")["answer"], sql.state("p")) == ("settled", "canceled")
+    sql.start("late", "f", timeout=timedelta(minutes=1))
+    clock.advance(timedelta(minutes=2))
+    assert (sql.cancel_force("late")["answer"], sql.state("late")) == ("conflict", "timedout")
+    assert refused(lambda: sql.cancel_force("p", "x" * 1001))[0] == "TR003"
+    assert refused(lambda: sql.cancel_force("p", actor="worker"))[0] == "TR002"
+
+
 # purge
 
 
@@ -110,6 +192,7 @@ def test_what_is_owed_a_cancel_stays_until_it_had_it(sql: Sql, worker: Worker, c
     worker.advance(turn("w", 1, 0), operations=[promise("w", "p")])
     sql.resolve("w~p")
     worker.finish("w", 1, 1)
+    sql.query("insert into closing (id, since) values ('w', now()) on conflict do nothing")
     clock.advance(timedelta(days=30))
     assert sql.purge(timedelta(days=29)) == 0
     sql.tick()
@@ -138,6 +221,22 @@ def test_latent_promises_and_neighbours_in_the_alphabet(sql: Sql, clock: Clock) 
     clock.advance(timedelta(days=2))
     assert sql.purge(timedelta(days=1)) == 3
     assert [each["id"] for each in sql.query("select id from promise order by id")] == ["a", "a~x", "a~x~y"]
+
+
+def test_a_child_with_an_id_of_its_own_is_a_family_that_goes_too(
+    sql: Sql, worker: Worker, clock: Clock
+) -> None:
+    sql.start("w", "f")
+    worker.claim()
+    worker.advance(turn("w", 1, 0, "suspend"), operations=[call("w", "child", promise="own")])
+    worker.claim()
+    worker.finish("own", 1, 0)
+    clock.advance(timedelta(days=30))
+    assert sql.purge(timedelta(days=29)) == 0, "its parent is pending"
+    worker.claim()
+    worker.finish("w", 2, 1)
+    clock.advance(timedelta(days=30))
+    assert sql.purge(timedelta(days=29)) == 2
 
 
 @pytest.mark.parametrize(
@@ -202,7 +301,12 @@ def test_the_views_tell_what_goes_on(sql: Sql, worker: Worker) -> None:
     worker.wait_for("w")
     sql.create_promise("p", title="?")
     tasks = {each["id"]: each for each in sql.query("select * from tasks")}
-    assert tasks["w"]["waits"] == [{"operation": "approval", "kind": "promise", "promise": "w~approval"}]
+    (waiting,) = tasks["w"]["waits"]
+    assert (waiting["operation"], waiting["kind"], waiting["promise"]) == (
+        "approval",
+        "promise",
+        "w~approval",
+    )
     assert (tasks["other"]["state"], tasks["other"]["waits"]) == ("ready", None)
     promises = {each["id"]: each for each in sql.query("select * from promises")}
     assert set(promises) == {"w", "w~approval", "other", "p"}

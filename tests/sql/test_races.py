@@ -13,9 +13,10 @@ from datetime import timedelta
 from threading import Barrier
 from typing import Any
 
+import psycopg
 import pytest
 
-from tests.support.sql import Row, Sql, Worker, promise, step, turn, wait
+from tests.support.sql import Row, Sql, Worker, call, promise, step, turn, wait
 from troth.testing.clock import Clock
 
 ROUNDS = 100
@@ -152,6 +153,131 @@ def test_cancel_and_the_start_of_a_child(sql: Sql, held: list[str], another: Cal
     while sql.tick()["closed"]:
         pass
     assert sql.query("select id from promise where state = 'pending'") == []
+
+
+def test_force_and_the_start_of_a_child(sql: Sql, held: list[str], another: Callable[..., Sql]) -> None:
+    """A parent that is ended from outside while it makes children: none is left that nobody will end."""
+    operator, holder, ticker = another(), Worker(another()), another()
+
+    def child(n: int) -> str:
+        answer: str = sent_again(
+            lambda: holder.advance(
+                turn(held[n], 1, 0, "suspend"), operations=[call(held[n], f"c{m}") for m in range(3)]
+            )[held[n]]
+        )["answer"]
+        return answer
+
+    outcomes = meet(
+        ROUNDS, lambda n: operator.cancel_force(held[n])["answer"], child, lambda _: ticker.tick(10)["closed"]
+    )
+    assert {first for first, _, _ in outcomes} == {"settled"}
+    assert {second for _, second, _ in outcomes} <= {"ok", "fenced"}
+    for name, (_, answer, _) in zip(held, outcomes, strict=True):
+        assert (sql.state(f"{name}~c0") is not None) == (answer == "ok")
+    while sql.tick()["closed"]:
+        pass
+    assert sql.query("select id from promise where state = 'pending' union all select id from closing") == []
+
+
+def test_closing_and_the_ends_of_the_children(sql: Sql, worker: Worker, another: Callable[..., Sql]) -> None:
+    """Children end by themselves, are given up and are closed, all at once; each has one end, and its parent is told it."""
+    sql.start("w", "f")
+    worker.claim()
+    names = [f"w~c{n:03}" for n in range(ROUNDS)]
+    worker.advance(turn("w", 1, 0), operations=[call("w", each[2:]) for each in names])
+    assert len(worker.claim(ROUNDS // 2)) == ROUNDS // 2
+    parent, holder, tickers = Worker(another()), Worker(another()), [another(), another()]
+
+    seen = 0
+
+    def give_up(n: int) -> str:
+        nonlocal seen
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            answer = parent.advance(
+                turn("w", 1, seen, close=n == ROUNDS // 2), cancels=[{"task": "w", "promise": names[n]}]
+            )["w"]
+            if answer["answer"] == "ok":
+                return "ok"
+            seen = answer["last_seq"] or seen
+        raise AssertionError("busy for ever")
+
+    def end(n: int) -> str:
+        return str(
+            sent_again(lambda: holder.advance(turn(names[n], 1, 0, "finish", state="resolved"))[names[n]])[
+                "answer"
+            ]
+        )
+
+    outcomes = meet(
+        ROUNDS, give_up, end, *(lambda _, ticker=each: ticker.tick(7)["closed"] for each in tickers)
+    )
+    assert {first for first, *_ in outcomes} == {"ok"}
+    while sql.query("select id from closing"):
+        sql.tick()
+    pending = sql.query("select id from promise where state = 'pending' and parent = 'w' order by id")
+    for each in pending:  # those have begun, and were asked, once
+        assert sql.events(each["id"]) == [(1, "~cancel", "canceled")]
+        worker.advance(
+            turn(each["id"], 1, 1, "finish", state="canceled", error={"type": "canceled", "message": "m"})
+        )
+    told = [(name, state) for _, name, state in sql.events("w")]
+    assert sorted(told) == [(each[2:], str(sql.state(each))) for each in names]
+
+
+def test_a_child_ends_while_its_parent_suspends(
+    sql: Sql, held: list[str], another: Callable[..., Sql]
+) -> None:
+    worker = Worker(sql)
+    worker.advance(*(turn(each, 1, 0) for each in held), operations=[call(each, "c") for each in held])
+    assert len(worker.claim(ROUNDS)) == ROUNDS
+    parent, child = Worker(another()), Worker(another())
+
+    def suspend(n: int) -> str:
+        return str(sent_again(lambda: parent.advance(turn(held[n], 1, 0, "suspend"))[held[n]])["answer"])
+
+    def end(n: int) -> str:
+        name = f"{held[n]}~c"
+        return str(
+            sent_again(lambda: child.advance(turn(name, 1, 0, "finish", state="resolved"))[name])["answer"]
+        )
+
+    outcomes = meet(ROUNDS, suspend, end)
+    rows = sql.query("select state from task order by id")
+    assert {(first, second, each["state"]) for (first, second), each in zip(outcomes, rows, strict=True)} <= {
+        ("ok", "ok", "ready"),
+        ("news", "ok", "claimed"),
+    }
+    assert {tuple(sql.events(each)) for each in held} == {((1, "c", "resolved"),)}
+
+
+def test_two_that_call_one_child(sql: Sql, held: list[str], another: Callable[..., Sql]) -> None:
+    """Two workflows call the same given ID at once: one child, two that wait."""
+    sides = [Worker(another()), Worker(another())]
+
+    def ask(side: int) -> Callable[[int], str]:
+        def run(n: int) -> str:
+            name = held[2 * n + side]
+            until = time.monotonic() + 10
+            while time.monotonic() < until:
+                try:
+                    answer = sides[side].advance(
+                        turn(name, 1, 0, "suspend"), operations=[call(name, "c", promise=f"shared-{n}")]
+                    )[name]
+                except psycopg.errors.LockNotAvailable:
+                    continue
+                if answer["answer"] != "busy":
+                    return str(answer["answer"])
+            raise AssertionError("busy for ever")
+
+        return run
+
+    outcomes = meet(ROUNDS // 2, ask(0), ask(1))
+    assert set(outcomes) == {("ok", "ok")}
+    assert sql.query(
+        "select count(*)::int as n, promise like 'shared-%%' as shared from wait group by promise, 2 having count(*) = 2"
+    ) == [{"n": 2, "shared": True}] * (ROUNDS // 2)
+    assert sql.one("select sum(children)::int from task") == ROUNDS + ROUNDS // 2
 
 
 def test_s37_timeout_and_settle(sql: Sql, worker: Worker, another: Callable[..., Sql]) -> None:

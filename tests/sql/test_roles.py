@@ -14,10 +14,10 @@ from tests.support.sql import Sql, Worker, promise, step, turn
 
 CLIENT = {
     "start", "start_many", "create_promise", "resolve", "reject", "cancel", "settle_many", "get", "search", "tree",
-    "journal", "protocol",
+    "journal", "record", "protocol",
 }  # fmt: skip
-WORKER = CLIENT | {"register", "claim", "advance", "heartbeat", "tick", "leave"}
-ADMIN = WORKER | {"halt", "resume", "purge"}
+WORKER = CLIENT | {"register", "claim", "advance", "commit_step", "heartbeat", "tick", "leave"}
+ADMIN = WORKER | {"halt", "resume", "cancel_force", "fork", "settle_step", "import_journal", "purge"}
 ROLES = {"client": CLIENT, "worker": WORKER, "admin": ADMIN}
 
 
@@ -75,7 +75,7 @@ def test_s86_no_role_touches_a_table(as_role: Callable[[str], Sql], role: str) -
                 session.query(statement.format(table))
             if "ctid" not in statement:
                 assert caught.value.sqlstate == "42501", (table, statement)
-    for view in ("promises", "tasks", "workers", "queues"):
+    for view in ("promises", "tasks", "workers", "queues", "closings"):
         assert session.query(f"select * from {view}") == []
     for ddl in (
         "create table troth.mine ()",
@@ -103,7 +103,7 @@ def test_s86_everything_works_through_the_functions(as_role: Callable[[str], Sql
     for verb, arguments in (("claim", ("w1", [], [], 1)), ("tick", ()), ("halt", ("w",)), ("purge", (None,))):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             client.call(verb, *arguments)
-    for verb in ("halt", "resume"):
+    for verb in ("halt", "resume", "cancel_force"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             session.call(verb, "w")
     assert as_role("admin").halt("w")["answer"] == "settled"
@@ -165,6 +165,10 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "register": ([],),
     "halt": ("w",),
     "resume": ("w",),
+    "cancel_force": ("w",),
+    "fork": ("w", "x"),
+    "settle_step": ("w", "s"),
+    "import_journal": ({}, []),
     "purge": (None,),
 }
 ANYWHERE: dict[str, tuple[Any, ...]] = {
@@ -175,7 +179,9 @@ ANYWHERE: dict[str, tuple[Any, ...]] = {
     "search": (),
     "tree": ("w",),
     "journal": ("w",),
+    "record": ("w",),
     "protocol": (),
+    "commit_step": ("w", 1, "s", 0),
 }
 
 
@@ -200,7 +206,7 @@ def test_what_only_reads_or_inserts_is_allowed_anywhere(sql: Sql, verb: str) -> 
         sql.call(verb, *ANYWHERE[verb])
 
 
-@pytest.mark.parametrize("verb", ["get", "search", "tree", "journal", "protocol"])
+@pytest.mark.parametrize("verb", ["get", "search", "tree", "journal", "record", "protocol"])
 def test_what_reads_may_be_asked_of_a_standby(sql: Sql, verb: str) -> None:
     with sql.connection.transaction():
         sql.query("set transaction read only")

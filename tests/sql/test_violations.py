@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 import troth.testing.violations as module
-from tests.support.sql import Connection, Sql, Worker, promise, step, timer, turn
+from tests.support.sql import (
+    Connection,
+    Sql,
+    Worker,
+    attempt,
+    call,
+    promise,
+    retry,
+    start,
+    step,
+    timer,
+    turn,
+)
 from troth.testing.violations import violations
 
 # What the view leaves out, and says so at its head.
@@ -56,14 +68,23 @@ VIOLATORS = {
     "I36 gap": "update checkpoint set seq = 7 where task = 'claimed'",
     "I36 last_seq": "update task set last_seq = 5 where id = 'claimed'",
     "I36 twice": "insert into checkpoint select * from checkpoint where task = 'finished'",
+    "I36 asked": "update task set asked = last_seq + 1 where id = 'claimed'",
     "I37": "insert into checkpoint select (jsonb_populate_record(c, '{\"seq\": 2}')).* from checkpoint c where task = 'finished'",
     "I37 waits": "insert into wait (task, operation, kind, fire_at, issued) values ('claimed', 'a-step', 'timer', now() + interval '1 day', 0)",
     "I38": "update checkpoint set epoch = 3 where task = 'claimed' and seq = 1; update checkpoint set at = at - interval '1 hour' where task = 'claimed' and seq = 2",
     "I38 task": "update task set last_at = last_at - interval '1 hour' where id = 'claimed'",
     "I40": "update checkpoint set kind = 'wait', promise = 'suspended~approval' where task = 'claimed' and seq = 1",
+    "I40 child": "update wait set promise = 'suspended~approval' where kind = 'call'",
+    "I40 somebody": "update wait set kind = 'promise' where kind = 'call'",
     "I41": "update promise set timeout_at = created_at + interval '1 day' where id = 'suspended~approval'",
     "I41 task": "update task set timeout_at = now() where id = 'claimed'",
     "I41 timer": "update wait set fire_at = null where fire_at is not null",
+    "I41 child": "update promise set timeout_at = now() + interval '1 hour', expires_at = now() + interval '1 hour' where id = 'suspended'; update task set timeout_at = now() + interval '1 hour' where id = 'suspended'",
+    "I41 retry": "update wait set fire_at = null, promise = 'decided' where kind = 'retry'",
+    "I41 attempt": "update attempt set ended_at = null",
+    "I41 left open": "update promise set parent = 'finished' where id = 'suspended~approval'",
+    "I41 passed": "insert into closing (id, since, after) values ('finished', now(), 'suspended~b'); update promise set parent = 'finished' where id = 'suspended~approval'",
+    "I41 gone": "insert into closing values ('never-was', now())",
     "I41 schedule": "insert into schedule (id, cron, function, enabled) values ('s', '* * * * *', 'f', true)",
     "I42": "insert into schedule (id, cron, function, last_at, next_at) values ('s', '* * * * *', 'f', now() + interval '2 days', now() + interval '1 day')",
     "I46": "delete from worker",
@@ -73,11 +94,13 @@ VIOLATORS = {
     "I47 dead": "update worker set died_at = now() - interval '6 seconds'",
     "I47 ready": "update worker set sleeping = true, queues = '{default}', lanes = '{f}'; update task set ready_at = now() - interval '6 seconds' where id = 'ready'",
     "I47 closing": "insert into closing values ('finished', now() - interval '6 seconds')",
+    "I47 itself": "insert into closing values ('suspended~child', now() - interval '6 seconds', true)",
     "I47 schedule": "insert into schedule (id, cron, function, next_at) values ('s', '* * * * *', 'f', now() - interval '6 seconds')",
     "I48": "delete from audit where promise = 'decided'",
     "I50 size": "update promise set value = to_jsonb(array(select md5(n::text) from generate_series(1, 40000) n)) where id = 'decided'",
     "I50 depth": "update promise set value = (repeat('[', 101) || '\"deep\"' || repeat(']', 101))::jsonb where id = 'decided'",
     "I50 children": "update task set children = 5 where id = 'suspended'",
+    "I50 starts": "update task set children = children + 1 where id = 'suspended'",
     "I50 event": "update checkpoint set value = to_jsonb(array(select md5(n::text) from generate_series(1, 40000) n)) where task = 'claimed' and seq = 1",
     "I50 events": "insert into checkpoint (task, seq, operation, kind, issued, state, at, epoch) select 'long', n, 's' || n, 'step', 0, 'resolved', now(), 1 from generate_series(1, 100001) n",
     "I50 family": "insert into promise (id, created_at, open_at, parent) select 'suspended~' || n, now(), now(), 'suspended' from generate_series(1, 10001) n",
@@ -98,8 +121,9 @@ def world(sql: Sql, worker: Worker) -> Sql:
         turn("finished", 1, 0, "finish", state="resolved", value=7),
         turn("claimed", 1, 0),
         outcomes=[step("claimed", "a-step"), step("claimed", "b-step", 1), step("finished", "c-step")],
-        operations=[promise("suspended", "approval")],
-        timers=[timer("suspended", "later", 3_600_000_000)],
+        operations=[promise("suspended", "approval"), call("suspended", "child"), start("suspended", "free")],
+        timers=[timer("suspended", "later", 3_600_000_000), retry("suspended", "a-step", 3_600_000_000)],
+        attempts=[attempt("suspended", "a-step", 1, ended=True, retry_in=3_600_000_000)],
     )
     assert {task: row["answer"] for task, row in answers.items()} == {
         "suspended": "ok",

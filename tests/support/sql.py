@@ -123,8 +123,12 @@ class Worker:
         outcomes: Iterable[Row] = (),
         operations: Iterable[Row] = (),
         timers: Iterable[Row] = (),
+        attempts: Iterable[Row] = (),
+        cancels: Iterable[Row] = (),
     ) -> dict[str, Row]:
-        rows = self.sql.advance(list(turns), list(outcomes), list(operations), list(timers))
+        rows = self.sql.advance(
+            list(turns), list(outcomes), list(operations), list(timers), list(attempts), list(cancels)
+        )
         return {row["task"]: row for row in rows}
 
     def finish(self, task: str, epoch: int, seen: int, value: Any = None) -> str:
@@ -162,6 +166,24 @@ def promise(task: str, operation: str, issued: int = 0, **more: Any) -> Row:
 
 def wait(task: str, operation: str, on: str, issued: int = 0) -> Row:
     return {"task": task, "operation": operation, "kind": "wait", "promise": on, "issued": issued}
+
+
+def call(task: str, operation: str, issued: int = 0, **more: Any) -> Row:
+    """A child that its parent awaits."""
+    return {"task": task, "operation": operation, "kind": "call", "issued": issued, "function": "f", **more}
+
+
+def start(task: str, operation: str, issued: int = 0, **more: Any) -> Row:
+    """A child that outlives its parent."""
+    return {**call(task, operation, issued, **more), "kind": "start"}
+
+
+def retry(task: str, step: str, micros: int, issued: int = 0) -> Row:
+    return {"task": task, "operation": step, "kind": "retry", "issued": issued, "micros": micros}
+
+
+def attempt(task: str, step: str, number: int, **more: Any) -> Row:
+    return {"task": task, "operation": step, "number": number, **more}
 
 
 def timer(task: str, operation: str, micros: int, issued: int = 0) -> Row:

@@ -30,6 +30,7 @@ _CAST = {
     "jsonb": "text::jsonb",
     "interval": "interval",
     "integer": "integer",
+    "bigint": "bigint",
     "boolean": "boolean",
     "bytea": "bytea",
     "text[]": "text[]",

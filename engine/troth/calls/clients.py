@@ -8,9 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from troth.calls.call import Call, document, documents, duration, given, json, number, plain
+from troth.calls.call import Call, Row, document, documents, duration, given, json, number, plain
 from troth.codec import Sealed
-from troth.model import JournalEntry, Operated, PromiseInfo, Settlement, Started, StartedItem
+from troth.model import JournalEntry, Operated, PromiseInfo, Record, Settlement, Started, StartedItem
 
 _READ_STARTED = document(Started)
 _READ_STARTED_ITEMS = documents(StartedItem)
@@ -19,6 +19,7 @@ _READ_SETTLEMENTS = documents(Settlement)
 _READ_PROMISES = documents(PromiseInfo)
 _READ_ENTRIES = documents(JournalEntry)
 _READ_OPERATED = document(Operated)
+_RECORD = msgspec.json.Decoder(Record)
 
 
 def start(
@@ -117,10 +118,12 @@ def _decision(verb: str, id: str, what: str, payload: Sealed, actor: str | None)
     return Call(verb, (*arguments, (what, "jsonb", plain(payload.data))), _READ_SETTLEMENT)
 
 
-def cancel(id: str, *, reason: str | None = None, actor: str | None = None) -> Call[Settlement]:
-    """Cancel a promise, or ask a running workflow to."""
+def cancel(
+    id: str, *, reason: str | None = None, actor: str | None = None, force: bool = False
+) -> Call[Settlement]:
+    """Cancel a promise, or ask a running workflow to; with `force` end it without asking its code."""
     return Call(
-        "cancel",
+        "cancel_force" if force else "cancel",
         given(id=("text", id), reason=("text", reason), actor=("text", actor)),
         _READ_SETTLEMENT,
     )
@@ -194,6 +197,15 @@ def journal(id: str, *, from_seq: int = 1, limit: int | None = None) -> Call[lis
     )
 
 
+def record(id: str) -> Call[Record | None]:
+    """What a replay of a workflow needs beside its journal; None for what never ran."""
+    return Call("record", given(id=("text", id)), _read_record)
+
+
+def _read_record(rows: Sequence[Row]) -> Record | None:
+    return None if rows[0][0] is None else _RECORD.decode(rows[0][0])
+
+
 def protocol() -> Call[tuple[int, int]]:
     """Which versions of the protocol the namespace speaks: the current one and the oldest."""
     return Call(
@@ -211,6 +223,72 @@ def halt(id: str, *, reason: str | None = None, actor: str | None = None) -> Cal
 def resume(id: str, *, actor: str | None = None) -> Call[Operated]:
     """Send a parked workflow on."""
     return Call("resume", given(id=("text", id), actor=("text", actor)), _READ_OPERATED)
+
+
+def fork(
+    id: str,
+    new_id: str,
+    *,
+    before: str | None = None,
+    version: int | None = None,
+    reason: str | None = None,
+    actor: str | None = None,
+) -> Call[Started]:
+    """Run a workflow again under a new ID, with its events before the operation `before`."""
+    return Call(
+        "fork",
+        given(
+            id=("text", id),
+            new_id=("text", new_id),
+            before=("text", before),
+            version=("integer", version),
+            reason=("text", reason),
+            actor=("text", actor),
+        ),
+        _READ_STARTED,
+    )
+
+
+def settle_step(
+    id: str,
+    operation: str,
+    *,
+    value: Sealed | None = None,
+    error: Sealed | None = None,
+    reason: str | None = None,
+    actor: str | None = None,
+) -> Call[Operated]:
+    """Decide by hand what a step brought."""
+    payload = error or value
+    return Call(
+        "settle_step",
+        given(
+            id=("text", id),
+            operation=("text", operation),
+            value=("jsonb", plain(value.data) if value else None),
+            error=("jsonb", plain(error.data) if error else None),
+            headers=("jsonb", plain(payload.headers) if payload else None),
+            reason=("text", reason),
+            actor=("text", actor),
+        ),
+        _READ_OPERATED,
+    )
+
+
+def import_journal(
+    record: Record, entries: Sequence[JournalEntry], *, id: str | None = None, actor: str | None = None
+) -> Call[Started]:
+    """Bring in an exported workflow, halted."""
+    return Call(
+        "import_journal",
+        given(
+            record=("jsonb", json(record)),
+            entries=("jsonb", json(list(entries))),
+            id=("text", id),
+            actor=("text", actor),
+        ),
+        _READ_STARTED,
+    )
 
 
 def purge(before: timedelta, *, limit: int | None = None) -> Call[int]:

@@ -9,10 +9,11 @@ from typing import cast
 import msgspec
 
 from troth.calls.call import Call, Row, document, given, json, nothing, number
-from troth.model import Advanced, Claimed, HeldNews, JournalEntry, Ticked
+from troth.model import Advanced, Claimed, HeldNews, JournalEntry, StepAttempt, Ticked
 
 _READ_TICKED = document(Ticked)
 _ENTRIES = msgspec.json.Decoder(list[JournalEntry])
+_ATTEMPTS = msgspec.json.Decoder(list[StepAttempt])
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -44,10 +45,12 @@ _CLAIM_COLUMNS = (
     "now",
     "last_seq",
     "alone",
+    "asked",
+    "steps::text",
     "journal::text",
 )
 
-_CLAIM_FIELDS = tuple(column.partition("::")[0] for column in _CLAIM_COLUMNS[:-1])
+_CLAIM_FIELDS = tuple(column.partition("::")[0] for column in _CLAIM_COLUMNS[:-2])
 
 
 def claim(
@@ -83,14 +86,22 @@ def claim(
 def _read_claimed(rows: Sequence[Row]) -> list[Claimed]:
     claimed: list[Claimed] = []
     for row in rows:
-        *told, journal = row
+        *told, steps, journal = row
+        attempts = [] if steps == "[]" else _ATTEMPTS.decode(steps)
         entries = [] if journal == "[]" else _ENTRIES.decode(journal)
-        claimed.append(Claimed(**dict(zip(_CLAIM_FIELDS, told, strict=True)), journal=entries))
+        claimed.append(
+            Claimed(**dict(zip(_CLAIM_FIELDS, told, strict=True)), steps=attempts, journal=entries)
+        )
     return claimed
 
 
 class Turn(msgspec.Struct, omit_defaults=True):
-    """How one workflow goes on: `then` is suspend, finish, release, halt or nothing."""
+    """How one workflow goes on: `then` is suspend, finish, release, halt or nothing.
+
+    `keep`, of a suspension: this worker keeps the code in memory. `close`, of a suspension or of nothing: the code has
+    ended while calls of its own are open, which are owed a cancel. `asked`: with this turn, all that the code asked for
+    after the events up to `seen`, and after the outcomes sent along, is recorded (a suspension says so by itself).
+    """
 
     task: str
     epoch: int
@@ -103,31 +114,44 @@ class Turn(msgspec.Struct, omit_defaults=True):
     digest: str | None = None
     reason: Mapping[str, object] | None = None
     charged: bool = False
+    keep: bool = False
+    close: bool = False
+    asked: bool = False
 
 
 class StepOutcome(msgspec.Struct, omit_defaults=True):
-    """What an operation brought, to be appended to its workflow's journal; `at` in microseconds."""
+    """What an operation brought, to be appended to its workflow's journal; `at` in microseconds.
+
+    `kind` is step, timer or patch. `retried`: the step had been waiting to be tried again, and that wait goes.
+    """
 
     task: str
     operation: str
     kind: str
     issued: int
     state: str
+    cohort: int | None = None
     digest: int | None = None
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     headers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     at: int | None = None
     micros: int | None = None
+    retried: bool = False
 
 
 class Creation(msgspec.Struct, omit_defaults=True):
-    """A promise that a workflow makes or names; `timeout` in microseconds."""
+    """What a workflow makes or names: a promise, a wait, a call or a start. `timeout` and `delay` in microseconds.
+
+    `promise` is the ID that a wait is for, or that a call or start was given (None: the name of the operation). The
+    fields from `function` on are of calls and starts alone; `args_digest` is hexadecimal.
+    """
 
     task: str
     operation: str
     kind: str
     issued: int
+    cohort: int | None = None
     digest: int | None = None
     timeout: int | None = None
     default: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -136,27 +160,66 @@ class Creation(msgspec.Struct, omit_defaults=True):
     title: str | None = None
     tags: Mapping[str, str] | None = None
     promise: str | None = None
+    function: str | None = None
+    args: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    args_headers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    args_digest: str | None = None
+    queue: str | None = None
+    priority: int = 0
+    delay: int | None = None
 
 
 class Timer(msgspec.Struct, omit_defaults=True):
-    """A timer that is open while its task is suspended; `micros` from the event after which it was issued."""
+    """An instant that a suspended task waits for: a timer (`micros` from the event after which it was issued), or that
+    at which a step is to be tried again (kind retry, `micros` from now).
+    """
 
     task: str
     operation: str
     issued: int
     micros: int
+    cohort: int | None = None
     digest: int | None = None
+    kind: str = "timer"
 
 
-def advance(
+class Attempt(msgspec.Struct, omit_defaults=True):
+    """A note about an attempt at a step; durations in microseconds. What is left out stays as it was noted before."""
+
+    task: str
+    operation: str
+    number: int
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    details: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    ended: bool = False
+    retry_in: int | None = None
+    elapsed: int | None = None
+
+
+class Cancel(msgspec.Struct):
+    """A child that the code of `task` gave up."""
+
+    task: str
+    promise: str
+
+
+def advance(  # noqa: PLR0917 — one sequence for each kind of item
     turns: Sequence[Turn],
     outcomes: Sequence[StepOutcome] = (),
     operations: Sequence[Creation] = (),
     timers: Sequence[Timer] = (),
+    attempts: Sequence[Attempt] = (),
+    cancels: Sequence[Cancel] = (),
 ) -> Call[list[Advanced]]:
     """Record the turns of many workflows; one answer each, in no particular order."""
     arguments = [("turns", "jsonb", json(list(turns)))]
-    for name, items in (("outcomes", outcomes), ("operations", operations), ("timers", timers)):
+    for name, items in (
+        ("outcomes", outcomes),
+        ("operations", operations),
+        ("timers", timers),
+        ("attempts", attempts),
+        ("cancels", cancels),
+    ):
         if items:
             arguments.append((name, "jsonb", json(list(cast("Sequence[object]", items)))))
     return Call("advance", tuple(arguments), _read_advanced, ("task", "answer", "last_seq", "entries::text"))

@@ -32,6 +32,11 @@ _COMMANDS: Final = {
     "journal": "troth.cli.looking:journal",
     "halt": "troth.cli.operating:halt",
     "resume": "troth.cli.operating:resume",
+    "settle-step": "troth.cli.operating:settle_step",
+    "fork": "troth.cli.operating:fork",
+    "export": "troth.cli.journals:export",
+    "import": "troth.cli.journals:import_",
+    "replay": "troth.cli.replaying:replay",
     "doctor": "troth.cli.doctor:doctor",
 }
 """Each command and the function that it is, which is imported when it is called."""

@@ -32,6 +32,9 @@ LISTEN_SECONDS_MAX: Final = 2.0
 CLOCK_SECONDS_MAX: Final = 1.0
 READY_SECONDS_MAX: Final = 10.0
 OVERDUE_SECONDS_MAX: Final = 5.0
+CLOSING_SECONDS_MAX: Final = 30.0
+NEWS_SECONDS_MAX: Final = 15.0
+"""The longest that a healthy worker takes to hear of news: the time between two heartbeats, and some."""
 STATEMENT_SECONDS_MAX: Final = 15
 SHOWN_MAX: Final = 5
 """How many of many things a sentence names."""
@@ -285,20 +288,38 @@ def _workers(patient: _Patient) -> Iterator[Check]:
 
 def _unknown_work(patient: _Patient) -> Iterator[Check]:
     rows = patient.rows(
-        """select q.queue, q.lane, q.ready from {schema}.queues q
-             where q.ready > 0 and not {known} order by q.ready desc, 1, 2"""
+        """select q.queue, pg_catalog.rtrim(q.lane, '!') as lane,
+                  sum(q.ready)::bigint as ready, sum(q.suspended)::bigint as suspended,
+                  extract(epoch from pg_catalog.clock_timestamp() - min(q.oldest_ready_at))::float8 as seconds
+             from {schema}.queues q
+            where (q.ready > 0 or q.suspended > 0) and not {known} group by 1, 2 order by 3 desc, 4 desc, 1, 2"""
     )
-    if not rows:
+    ready = [row for row in rows if row["ready"]]
+    asleep = [row for row in rows if row["suspended"]]
+    if ready:
+        yield Check(
+            "ready work",
+            "problem",
+            "No living worker knows "
+            + _some([f"{_lane(row)} ({row['ready']} ready, for {span(row['seconds'])})" for row in ready])
+            + ".",
+            "Start a worker that has this workflow, in this version, and serves this queue, or mend the name it was started by.",
+        )
+    else:
         yield Check("ready work", "ok", "Whatever is ready is known to a living worker.")
-        return
-    yield Check(
-        "ready work",
-        "problem",
-        "No living worker knows "
-        + _some([f"{row['lane']} in queue {row['queue']} ({row['ready']} ready)" for row in rows])
-        + ".",
-        "Start a worker that has this workflow and serves this queue, or mend the name it was started by.",
-    )
+    if asleep:
+        yield Check(
+            "waiting versions",
+            "warning",
+            "No living worker knows "
+            + _some([f"{_lane(row)} ({row['suspended']} suspended)" for row in asleep])
+            + ".",
+            "Nothing is lost, but when they wake nobody takes them: keep a worker with that version until they have ended.",
+        )
+
+
+def _lane(row: Row) -> str:
+    return f"{row['lane']} in queue {row['queue']}"
 
 
 def _overdue(patient: _Patient) -> Iterator[Check]:
@@ -342,30 +363,82 @@ def _overdue(patient: _Patient) -> Iterator[Check]:
 
 def _halted(patient: _Patient) -> Iterator[Check]:
     rows = patient.rows(
-        """select id, reason ->> 'code' as code, reason ->> 'message' as message from {schema}.tasks
-            where state = 'halted' order by id limit %(most)s""",
-        most=SHOWN_MAX + 1,
+        """select t.reason ->> 'code' as code, count(*) as number, (array_agg(t.id order by t.id))[:%(most)s] as ids,
+                  (array_agg(t.reason ->> 'message' order by t.id))[1] as message
+             from {schema}.tasks t where t.state = 'halted' group by 1 order by 2 desc, 1""",
+        most=SHOWN_MAX,
     )
     if not rows:
         yield Check("halted", "ok", "No workflow is halted.")
         return
-    named = "; ".join(
-        f"{row['id']} ({row['code']}: {shortened(row['message'] or '')})" for row in rows[:SHOWN_MAX]
-    )
-    more = " and more" if len(rows) > SHOWN_MAX else ""
+    total = sum(row["number"] for row in rows)
+    advice = "Mend what stopped them, then `troth resume ID`."
+    if any(row["code"] == "nondeterminism" for row in rows):
+        advice += " `troth replay FILE --id ID` tells beforehand whether changed code fits a journal."
     yield Check(
         "halted",
         "warning",
-        f"Halted: {named}{more}.",
-        "Mend what stopped them, then `troth resume ID`.",
+        f"{counted(total, 'workflow')} halted, by reason: {'; '.join(map(_reason, rows))}.",
+        advice,
     )
+
+
+def _reason(row: Row) -> str:
+    more = row["number"] - len(row["ids"])
+    ids = ", ".join(row["ids"]) + (f" and {more} more" if more else "")
+    return f"{row['code']} {row['number']} ({ids}: {shortened(row['message'] or '')})"
+
+
+def _closings(patient: _Patient) -> Iterator[Check]:
+    [row] = patient.rows(
+        """select count(*) as number, (array_agg(c.id order by c.since, c.id))[:%(most)s] as ids,
+                  extract(epoch from pg_catalog.clock_timestamp() - min(c.since))::float8 as seconds
+             from {schema}.closings c where c.since < pg_catalog.clock_timestamp() - %(late)s * interval '1 second'""",
+        most=SHOWN_MAX,
+        late=CLOSING_SECONDS_MAX,
+    )
+    if not row["number"]:
+        yield Check("closings", "ok", "Whatever ended workflows left open is canceled.")
+        return
+    more = row["number"] - len(row["ids"])
+    ids = ", ".join(row["ids"]) + (f" and {more} more" if more else "")
+    yield Check(
+        "closings",
+        "warning",
+        f"{counted(row['number'], 'workflow has', 'workflows have')} left something open that nobody cancels, "
+        f"the longest for {span(row['seconds'])}: {ids}.",
+        "Living workers do this: start one, of any workflow. If some live, look for transactions that hold the rows for long.",
+    )
+
+
+def _deaf(patient: _Patient) -> Iterator[Check]:
+    """Workers that beat and do not take in what is new for the tasks that they hold."""
+    rows = patient.rows(
+        """select w.id, extract(epoch from pg_catalog.clock_timestamp() - w.news_since)::float8 as seconds
+             from {schema}.workers w
+            where {live}
+              and w.news_since < pg_catalog.clock_timestamp() - greatest(%(late)s * interval '1 second', w.lease)
+            order by w.news_since""",
+        late=NEWS_SECONDS_MAX,
+    )
+    if rows:
+        yield Check(
+            "blocked workers",
+            "warning",
+            "There has been news for what they hold, and it was not taken in, for: "
+            + _some([f"{row['id']} ({span(row['seconds'])})" for row in rows])
+            + ".",
+            "Code that computes or waits without `await` blocks a worker's loop: its log names the line.",
+        )
 
 
 _LOOKS: Final[dict[str, Callable[[_Patient], Iterator[Check]]]] = {
     "roles": _roles,
     "workers": _workers,
+    "blocked workers": _deaf,
     "ready work": _unknown_work,
     "overdue": _overdue,
+    "closings": _closings,
     "halted": _halted,
 }
 

@@ -160,15 +160,21 @@ def reject(
 
 
 def cancel(
-    id: str, /, *, reason: Annotated[str | None, Parameter(name=("--reason", "-m"))] = None, session: Asked
+    id: str,
+    /,
+    *,
+    reason: Annotated[str | None, Parameter(name=("--reason", "-m"))] = None,
+    force: bool = False,
+    session: Asked,
 ) -> int:
     """Cancel a promise, or ask a running workflow to end.
 
     :param id: The promise or workflow.
     :param reason: Why, for people.
+    :param force: End the workflow at once, whatever it does: its code is not asked, and nothing of its clean-up runs.
     """
     with session.client() as client:
-        return _show_decision(id, client.cancel(id, reason), json=session.json)
+        return _show_decision(id, client.cancel(id, reason, force=force), json=session.json)
 
 
 def _show_decision(id: str, settlement: Settlement, *, json: bool) -> int:

@@ -45,9 +45,11 @@ _BY_ANSWER: Final[dict[SettleAnswer | OperatorAnswer, Exit]] = {
     "requested": Exit.OK,
     "halted": Exit.OK,
     "resumed": Exit.OK,
+    "recorded": Exit.OK,
     "conflict": Exit.FAILED,
     "not_latent": Exit.FAILED,
     "not_halted": Exit.FAILED,
+    "not_a_step": Exit.FAILED,
     "latent": Exit.FAILED,
     "unknown": Exit.NOT_FOUND,
 }
@@ -66,5 +68,5 @@ def exit_of_decision(answer: SettleAnswer) -> Exit:
 
 
 def exit_of_operation(answer: OperatorAnswer) -> Exit:
-    """The exit code of what `halt` and `resume` answer; a workflow that has ended can be neither."""
+    """The exit code of what `halt`, `resume` and `settle_step` answer; of a workflow that has ended all are refused."""
     return Exit.FAILED if answer == "settled" else _BY_ANSWER[answer]

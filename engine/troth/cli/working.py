@@ -27,6 +27,9 @@ def worker(
     *targets: str,
     queue: Annotated[tuple[str, ...], Parameter(name=("--queue", "-q"), show_default=False)] = (),
     concurrency: int | None = None,
+    transactions: int | None = None,
+    keep: int | None = None,
+    guard: bool = False,
     name: str | None = None,
     grace: Duration = timedelta(seconds=10),
     listen_dsn: str | None = None,
@@ -42,6 +45,9 @@ def worker(
     :param targets: More of them.
     :param queue: The queue to serve, default unless given; can be given often.
     :param concurrency: How many workflows at once.
+    :param transactions: How many connections for ctx.transaction.
+    :param keep: How many suspended workflows stay in memory, to go on without a replay; 0 for none.
+    :param guard: Whether to name lines of workflow code that no replay can repeat (the clock, chance, I/O); it costs time.
     :param name: What the worker is called in lists and logs; the host and process unless given.
     :param grace: How long steps that are under way may take when it is told to stop.
     :param listen_dsn: Where to listen, if the other DSN leads through a pooler.
@@ -56,7 +62,12 @@ def worker(
     def make(client: Troth) -> Worker:
         from troth.worker import Worker
 
-        options: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
+        given = {"concurrency": concurrency, "transactions": transactions, "keep": keep}
+        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if guard:
+            from troth.worker.guard import Guard
+
+            options["watch"] = Guard()
         return Worker(client, workflows, queue or ("default",), grace=grace, name=name, **options)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -12,13 +12,32 @@ from typing_extensions import TypeForm
 from troth import calls
 from troth.calls import Call
 from troth.client.lookout import Lookout
-from troth.client.verbs import Verbs, check_protocol, only, result_type_of, seconds_of
+from troth.client.verbs import (
+    EXPORT_PAGE,
+    Verbs,
+    check_protocol,
+    exported,
+    only,
+    recorded,
+    result_type_of,
+    seconds_of,
+)
 from troth.codec import Codec
 from troth.dsn import find_dsn
 from troth.errors import ResultPending
 from troth.gateway.borrowed import run_async
 from troth.gateway.pool import Pool
-from troth.model import ErrorInfo, JournalEntry, Operated, PromiseInfo, Settlement, Started, StartedItem
+from troth.model import (
+    ErrorInfo,
+    Exported,
+    JournalEntry,
+    Operated,
+    PromiseInfo,
+    Record,
+    Settlement,
+    Started,
+    StartedItem,
+)
 from troth.registry import Workflow
 
 P = ParamSpec("P")
@@ -175,9 +194,12 @@ class Troth(Verbs):
         """Reject a latent promise; the code that awaits it raises `PromiseRejected`."""
         return await self._run(self._reject(id, error))
 
-    async def cancel(self, id: str, reason: str | None = None) -> Settlement:
-        """Cancel a promise; a workflow that has begun is asked to (`requested`) and ends as its code decides."""
-        return await self._run(self._cancel(id, reason))
+    async def cancel(self, id: str, reason: str | None = None, *, force: bool = False) -> Settlement:
+        """Cancel a promise; a workflow that has begun is asked to (`requested`) and ends as its code decides.
+
+        With `force` it ends at once, whatever it does: its code is not asked, and nothing of its clean-up runs.
+        """
+        return await self._run(self._cancel(id, reason, force))
 
     async def settle_many(self, items: Sequence[calls.SettleItem]) -> list[Settlement]:
         """Carry out several decisions in one call, all or (on malformed input) none."""
@@ -219,6 +241,35 @@ class Troth(Verbs):
         """A page of a workflow's events, in order."""
         return await self._run(calls.journal(id, from_seq=from_seq, limit=limit))
 
+    async def record(self, id: str) -> Record:
+        """What a replay of a workflow needs beside its journal. Raises `UnknownPromise`, or `WrongState` for what never ran."""
+        found = await self._run(calls.record(id))
+        return recorded(found, await self.get(id) if found is None else None)
+
+    async def export(self, id: str) -> Exported:
+        """A workflow as one document: its record, and its journal as it was when the record was read.
+
+        `msgspec.json.encode` writes it, `import_journal` takes it. Raises as `record` does.
+        """
+        record = await self.record(id)
+        entries: list[JournalEntry] = []
+        while len(entries) < record.last_seq:
+            page = await self.journal(id, from_seq=len(entries) + 1, limit=EXPORT_PAGE)
+            if not page:
+                break
+            entries += page
+        return exported(record, entries)
+
+    async def import_journal(self, document: Exported | bytes | str, id: str | None = None) -> Handle[Any]:
+        """Bring in a workflow that `export` gave (or the JSON text of it), under its own ID or another; it is halted.
+
+        `resume` lets it run here. Raises `IdConflict` if something is there already, `InvalidArgument` for what is no
+        exported workflow.
+        """
+        name, call = self._import(document, id)
+        started = await self._run(call)
+        return Handle(self, name, object, started)
+
     async def halt(self, id: str, reason: str | None = None) -> Operated:
         """Park a workflow until `resume`."""
         return await self._run(calls.halt(id, reason=reason, actor=self._options.actor))
@@ -226,6 +277,37 @@ class Troth(Verbs):
     async def resume(self, id: str) -> Operated:
         """Send a halted workflow on."""
         return await self._run(calls.resume(id, actor=self._options.actor))
+
+    async def fork(
+        self,
+        id: str,
+        new_id: str,
+        before: str | None = None,
+        reason: str | None = None,
+        version: int | None = None,
+    ) -> Handle[Any]:
+        """Run a workflow again under a new ID, with what it was told before the operation `before` (else with all of it).
+
+        The original, pending or finished, stays as it is. `version` runs it with another version of its code. Raises
+        `UnknownPromise`, `IdConflict`, `InvalidArgument` (no such operation), `WrongState` (behind a cancel request).
+        """
+        started = await self._run(self._fork(id, new_id, before, reason, version))
+        return Handle(self, new_id, object, started)
+
+    async def settle_step(
+        self,
+        id: str,
+        operation: str,
+        *,
+        value: object = msgspec.UNSET,
+        error: BaseException | str | ErrorInfo | None = None,
+        reason: str | None = None,
+    ) -> Operated:
+        """Decide by hand what a step brought: its `value` (None unless given), or its failure with `error`.
+
+        `operation` is its path as the journal shows it. Late, double and unknown are answers: see `Operated`.
+        """
+        return await self._run(self._settle_step(id, operation, value, error, reason))
 
     async def purge(self, before: timedelta, *, limit: int = 1000) -> int:
         """Delete families that settled longer ago than `before`; how many promises went."""

@@ -13,13 +13,32 @@ from typing_extensions import TypeForm
 from troth import calls
 from troth.calls import Call
 from troth.client.lookout import LOOK_FACTOR, LOOK_FIRST_S, LOOK_LONGEST_S, OUTAGE_LONGEST_S
-from troth.client.verbs import Verbs, check_protocol, only, result_type_of, seconds_of
+from troth.client.verbs import (
+    EXPORT_PAGE,
+    Verbs,
+    check_protocol,
+    exported,
+    only,
+    recorded,
+    result_type_of,
+    seconds_of,
+)
 from troth.codec import Codec
 from troth.dsn import find_dsn
 from troth.errors import ResultPending, Unreachable
 from troth.gateway.blocking import Blocking
 from troth.gateway.borrowed import run_blocking
-from troth.model import ErrorInfo, JournalEntry, Operated, PromiseInfo, Settlement, Started, StartedItem
+from troth.model import (
+    ErrorInfo,
+    Exported,
+    JournalEntry,
+    Operated,
+    PromiseInfo,
+    Record,
+    Settlement,
+    Started,
+    StartedItem,
+)
 from troth.registry import Workflow
 
 P = ParamSpec("P")
@@ -163,9 +182,9 @@ class SyncTroth(Verbs):
         """Reject a latent promise; the code that awaits it raises `PromiseRejected`."""
         return self._run(self._reject(id, error))
 
-    def cancel(self, id: str, reason: str | None = None) -> Settlement:
-        """Cancel a promise, or ask a running workflow to."""
-        return self._run(self._cancel(id, reason))
+    def cancel(self, id: str, reason: str | None = None, *, force: bool = False) -> Settlement:
+        """Cancel a promise, or ask a running workflow to; with `force` end it without asking; as `Troth.cancel`."""
+        return self._run(self._cancel(id, reason, force))
 
     def settle_many(self, items: Sequence[calls.SettleItem]) -> list[Settlement]:
         """Carry out several decisions in one call."""
@@ -207,6 +226,35 @@ class SyncTroth(Verbs):
         """A page of a workflow's events, in order."""
         return self._run(calls.journal(id, from_seq=from_seq, limit=limit))
 
+    def record(self, id: str) -> Record:
+        """What a replay of a workflow needs beside its journal. Raises `UnknownPromise`, or `WrongState` for what never ran."""
+        found = self._run(calls.record(id))
+        return recorded(found, self.get(id) if found is None else None)
+
+    def export(self, id: str) -> Exported:
+        """A workflow as one document: its record, and its journal as it was when the record was read.
+
+        `msgspec.json.encode` writes it, `import_journal` takes it. Raises as `record` does.
+        """
+        record = self.record(id)
+        entries: list[JournalEntry] = []
+        while len(entries) < record.last_seq:
+            page = self.journal(id, from_seq=len(entries) + 1, limit=EXPORT_PAGE)
+            if not page:
+                break
+            entries += page
+        return exported(record, entries)
+
+    def import_journal(self, document: Exported | bytes | str, id: str | None = None) -> SyncHandle[Any]:
+        """Bring in a workflow that `export` gave (or the JSON text of it), under its own ID or another; it is halted.
+
+        `resume` lets it run here. Raises `IdConflict` if something is there already, `InvalidArgument` for what is no
+        exported workflow.
+        """
+        name, call = self._import(document, id)
+        started = self._run(call)
+        return SyncHandle(self, name, object, started)
+
     def halt(self, id: str, reason: str | None = None) -> Operated:
         """Park a workflow until `resume`."""
         return self._run(calls.halt(id, reason=reason, actor=self._options.actor))
@@ -214,6 +262,37 @@ class SyncTroth(Verbs):
     def resume(self, id: str) -> Operated:
         """Send a halted workflow on."""
         return self._run(calls.resume(id, actor=self._options.actor))
+
+    def fork(
+        self,
+        id: str,
+        new_id: str,
+        before: str | None = None,
+        reason: str | None = None,
+        version: int | None = None,
+    ) -> SyncHandle[Any]:
+        """Run a workflow again under a new ID, with what it was told before the operation `before` (else with all of it).
+
+        The original, pending or finished, stays as it is. `version` runs it with another version of its code. Raises
+        `UnknownPromise`, `IdConflict`, `InvalidArgument` (no such operation), `WrongState` (behind a cancel request).
+        """
+        started = self._run(self._fork(id, new_id, before, reason, version))
+        return SyncHandle(self, new_id, object, started)
+
+    def settle_step(
+        self,
+        id: str,
+        operation: str,
+        *,
+        value: object = msgspec.UNSET,
+        error: BaseException | str | ErrorInfo | None = None,
+        reason: str | None = None,
+    ) -> Operated:
+        """Decide by hand what a step brought: its `value` (None unless given), or its failure with `error`.
+
+        `operation` is its path as the journal shows it. Late, double and unknown are answers: see `Operated`.
+        """
+        return self._run(self._settle_step(id, operation, value, error, reason))
 
     def purge(self, before: timedelta, *, limit: int = 1000) -> int:
         """Delete families that settled longer ago than `before`; how many promises went."""

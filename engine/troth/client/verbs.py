@@ -21,8 +21,19 @@ from troth.errors import (
     ResultPending,
     SchemaMismatch,
     UnknownPromise,
+    WrongState,
 )
-from troth.model import ErrorInfo, PromiseInfo, Settlement, Started, StartedItem
+from troth.model import (
+    ErrorInfo,
+    Exported,
+    JournalEntry,
+    Operated,
+    PromiseInfo,
+    Record,
+    Settlement,
+    Started,
+    StartedItem,
+)
 from troth.registry import Workflow, named_arguments
 from troth.schema import checked
 
@@ -30,6 +41,9 @@ T = TypeVar("T")
 
 PROTOCOL: Final = 1
 """The version of the SQL protocol that this release speaks."""
+
+EXPORT_PAGE: Final = 200
+"""How many events `export` reads at a time: fewer than Postgres can put into one JSON array, however large they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +170,39 @@ class Verbs:
         stored = ErrorInfo("Rejected", error) if isinstance(error, str) else error
         return calls.reject(id, self.payloads.seal_error(stored), actor=self._options.actor)
 
-    def _cancel(self, id: str, reason: str | None) -> Call[Settlement]:
-        return calls.cancel(id, reason=reason, actor=self._options.actor)
+    def _cancel(self, id: str, reason: str | None, force: bool) -> Call[Settlement]:
+        return calls.cancel(id, reason=reason, actor=self._options.actor, force=force)
+
+    def _fork(
+        self, id: str, new_id: str, before: str | None, reason: str | None, version: int | None
+    ) -> Call[Started]:
+        return calls.fork(
+            id, new_id, before=before, version=version, reason=reason, actor=self._options.actor
+        )
+
+    def _settle_step(
+        self,
+        id: str,
+        operation: str,
+        value: object,
+        error: BaseException | str | ErrorInfo | None,
+        reason: str | None,
+    ) -> Call[Operated]:
+        if value is not msgspec.UNSET and error is not None:
+            raise InvalidArgument("A step has a value or an error, not both.", hint="Give one of them.")
+        what = f"of {operation!r} of {id!r}"
+        if error is None:
+            plain = None if value is msgspec.UNSET else value
+            sealed = {"value": self.payloads.seal(plain, f"The value {what}")}
+        else:
+            stored = ErrorInfo("Rejected", error) if isinstance(error, str) else error
+            sealed = {"error": self.payloads.seal_error(stored, f"The error {what}")}
+        return calls.settle_step(id, operation, **sealed, reason=reason, actor=self._options.actor)
+
+    def _import(self, document: Exported | bytes | str, id: str | None) -> tuple[str, Call[Started]]:
+        exported = document if isinstance(document, Exported) else read_exported(document)
+        call = calls.import_journal(exported.record, exported.journal, id=id, actor=self._options.actor)
+        return id or exported.record.id, call
 
     def value_of(self, promise: PromiseInfo, type_: TypeForm[T]) -> T:
         """The value of a settled promise as a `type_`; raises what else it was settled with."""
@@ -196,6 +241,40 @@ def only(id: str, found: Sequence[PromiseInfo]) -> PromiseInfo:
     if not found:
         raise UnknownPromise(f"No promise has the ID {id!r}.", hint="Look for it with `troth list`.")
     return found[0]
+
+
+def recorded(record: Record | None, promise: PromiseInfo | None) -> Record:
+    """The record of a workflow, or why it has none."""
+    if record is not None:
+        return record
+    found = only("", [] if promise is None else [promise])
+    raise WrongState(
+        f"{found.id!r} is a latent promise: it has no journal."
+        if found.latent
+        else f"{found.id!r} has not run yet: it has no journal.",
+        hint="Only a workflow that a worker has claimed can be replayed.",
+    )
+
+
+def exported(record: Record, entries: Sequence[JournalEntry]) -> Exported:
+    """A record and the journal that belongs to it: what was told since is left out."""
+    if len(entries) < record.last_seq:
+        raise UnknownPromise(f"{record.id!r} was purged while it was read.")
+    return Exported(record=record, journal=list(entries[: record.last_seq]))
+
+
+def read_exported(text: bytes | str) -> Exported:
+    """What `export` gave, from its JSON text."""
+    try:
+        return _EXPORTED.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise InvalidArgument(
+            f"This is no exported workflow: {error}.",
+            hint='Give what `export` wrote: {"format": 1, "record": ..., "journal": [...]}.',
+        ) from None
+
+
+_EXPORTED: Final = msgspec.json.Decoder(Exported)
 
 
 def check_protocol(spoken: tuple[int, int]) -> None:

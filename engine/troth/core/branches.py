@@ -2,6 +2,9 @@
 
 Objects hash by address, so a set of tasks would be walked in another order in every process; `asyncio.wait` and
 `TaskGroup` keep their tasks in sets. A task also carries its scope, from which its operations get their names.
+
+What code makes itself (tasks, operations, gatherings) has a count of its own: what asyncio makes for its own ends is
+more on one version of Python than on another, and must not change the order in which a set of tasks is walked.
 """
 
 from __future__ import annotations
@@ -9,22 +12,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from troth.core.events import Entry, Operation
-from troth.core.hooks import unregister_task
+from troth.core.hooks import GatheringFuture, unregister_task
 from troth.core.names import Scope
+
+if TYPE_CHECKING:
+    from troth.core.loop import MachineLoop
 
 T = TypeVar("T")
 
 
 class MachineFuture(asyncio.Future[T]):
-    """A future of a workflow; `number` counts futures and tasks as they are made."""
+    """A future of a workflow; `number` counts them as they are made."""
 
     __slots__ = ("number",)
 
-    def __init__(self, number: int, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, number: int, *, loop: MachineLoop) -> None:
         self.number = number
+        loop.making = True
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
@@ -42,7 +49,7 @@ class OperationFuture(MachineFuture[T]):
         finish: Callable[[Entry], T],
         number: int,
         *,
-        loop: asyncio.AbstractEventLoop,
+        loop: MachineLoop,
     ) -> None:
         self.operation = operation
         self._finish = finish
@@ -53,6 +60,13 @@ class OperationFuture(MachineFuture[T]):
         """The operation's path, known as soon as it is issued."""
         return self.operation.path
 
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Stop waiting: the driver hears of it."""
+        canceled = super().cancel(msg)
+        if canceled:
+            cast("MachineLoop", self.get_loop()).give_up(self.operation)
+        return canceled
+
     def tell(self, entry: Entry) -> None:
         """Settle with what the entry says. An ordinary exception is the code's; anything beyond goes to the caller."""
         if self.done():
@@ -60,7 +74,7 @@ class OperationFuture(MachineFuture[T]):
         try:
             value = self._finish(entry)
         except asyncio.CancelledError as canceled:
-            self.cancel(*canceled.args)
+            super().cancel(*canceled.args)
         except StopIteration as stop:
             # A future refuses it, since it would end the awaiting coroutine as if it had returned.
             error = RuntimeError(f"StopIteration was raised in telling {self.path!r}")
@@ -84,7 +98,7 @@ class MachineTask(asyncio.Task[T]):
         scope: Scope,
         number: int,
         *,
-        loop: asyncio.AbstractEventLoop,
+        loop: MachineLoop,
         name: str | None = None,
         context: Context | None = None,
         eager: bool = False,
@@ -92,6 +106,7 @@ class MachineTask(asyncio.Task[T]):
         self.number = number
         self.scope = scope
         self._given = name
+        loop.making = True
         options: dict[str, Any] = {"eager_start": True} if eager else {}
         super().__init__(coro, loop=loop, name="", context=context, **options)
         # asyncio keeps all tasks of the process in one set. Ours hash alike from machine to machine, so that a
@@ -126,3 +141,19 @@ class MachineTask(asyncio.Task[T]):
         for future in (waiter, cast("asyncio.Future[Any]", self)):
             if future is not None:
                 asyncio.Future[Any].cancel(future)
+
+
+class _Gathering(GatheringFuture):
+    """What `asyncio.gather` answers with, given a number too."""
+
+    number: int
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+def number_gathering(future: object, number: int) -> None:
+    """Let a future that `gather` is just making hash like ours. It cannot be given a class of ours beforehand."""
+    if type(future) is GatheringFuture:
+        future.__class__ = _Gathering
+        cast("_Gathering", future).number = number

@@ -8,16 +8,17 @@ to the two who agreed on it: the context that issued the operation and the worke
 from __future__ import annotations
 
 from types import CodeType
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 T_co = TypeVar("T_co", covariant=True)
 
-# The kinds of operations; more will come, and the machine treats all but timers and cancels alike.
+# The kinds of operations. There are more: the machine treats all but timers, patches and cancels alike.
 STEP: Final = "step"
 PROMISE: Final = "promise"
 TIMER: Final = "timer"
+PATCH: Final = "patch"
 CANCEL: Final = "cancel"
 
 CANCEL_PATH: Final = "~cancel"
@@ -25,12 +26,17 @@ CANCEL_PATH: Final = "~cancel"
 
 TIMER_NAME: Final = "timer"
 
+Binding: TypeAlias = Literal["", "cancel", "wait", "outlives"]
+"""What the workflow's end means to an operation that is open then: it is nobody's any more; it is given up, and its end is
+waited for; its end is waited for; it goes on without the workflow, and is still to be begun where it was not."""
+
 
 class Operation(msgspec.Struct, frozen=True, eq=False):
     """One thing that the code wants done or waits for, under a name that every replay gives it again.
 
     `issued` is the seq of the last entry told before the code issued it (0: none), `at` the instant of that entry in
-    microseconds. `request` is opaque; of a timer it is its duration in microseconds, and `digest` the same.
+    microseconds. `request` is opaque; of a timer it is its duration in microseconds, and `digest` the same. A
+    operation bound to "cancel" or "wait" that is open when the code ends keeps the workflow from ending.
     """
 
     path: str
@@ -40,6 +46,7 @@ class Operation(msgspec.Struct, frozen=True, eq=False):
     request: object
     at: int
     where: tuple[CodeType, int] | None = None
+    binding: Binding = ""
 
     @property
     def line(self) -> str | None:
@@ -55,16 +62,21 @@ class Operation(msgspec.Struct, frozen=True, eq=False):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One event of the journal, as it is told to the code: what became of one operation, or a request to cancel."""
+    """One event of the journal, as it is told to the code: what became of one operation, or a request to cancel.
+
+    `issued` is that of its operation, or None where a person wrote the entry and it stands wherever the code asks for it.
+    `cohort` is the machine's number for all that was issued together with the operation, where it was recorded.
+    """
 
     seq: int
     path: str
     kind: str
-    issued: int
+    issued: int | None
     digest: int | None
     state: str
     outcome: object
     at: int
+    cohort: int | None = None
 
 
 class Returned(msgspec.Struct, Generic[T_co], frozen=True):

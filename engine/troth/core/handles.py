@@ -1,9 +1,10 @@
-"""The loop's handles: a callback that is due, and one that waits for its timer's entry."""
+"""The loop's handles: a callback that is due, and one that waits for its timer's entry; and how they are run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 MICROS: Final = 1_000_000
 """In a second."""
+
+Report = Callable[[Mapping[str, object]], None]
+"""Hears what asyncio would log: an error in a callback, or one that nobody awaited."""
 
 
 class Ready(asyncio.Handle):
@@ -61,7 +65,7 @@ class Timer(asyncio.TimerHandle):
         self.context = context if context is not None else copy_context()
         self.operation = operation
         self._machine_loop = loop
-        self._number = loop.number()
+        self._number = loop.inner_number()
         self._when_s = loop.time() + cast("int", operation.request) / MICROS
 
     def tell(self, entry: Entry) -> None:
@@ -90,3 +94,18 @@ class Timer(asyncio.TimerHandle):
 
     def __repr__(self) -> str:
         return f"<Timer {self.operation.path!r} {'canceled' if self.callback is None else self.callback!r}>"
+
+
+def drain(ready: deque[Ready | Timer], report: Report | None) -> None:
+    """Run what is due, and what that makes due, until nothing is."""
+    while ready:
+        handle = ready.popleft()
+        callback = handle.callback
+        if callback is not None:
+            try:
+                handle.context.run(callback, *handle.arguments)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 — a callback's error is nobody else's, as in asyncio
+                if report is not None:
+                    report({"message": f"Error in {callback!r}", "exception": error})

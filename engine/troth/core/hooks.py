@@ -1,7 +1,7 @@
 """The hooks that asyncio and Python keep for those who write event loops, under names of our own.
 
-All are documented ("Extending asyncio", `sys`), yet begin with an underscore, which the checkers forbid to others;
-this is the one place that minds.
+All but the last are documented ("Extending asyncio", `sys`), yet begin with an underscore, which the checkers forbid to
+others; this is the one place that minds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 running_loop: Final[Callable[[], asyncio.AbstractEventLoop | None]] = vars(asyncio)["_get_running_loop"]
 set_running_loop: Final[Callable[[asyncio.AbstractEventLoop | None], None]] = vars(asyncio)[
@@ -18,3 +18,11 @@ set_running_loop: Final[Callable[[asyncio.AbstractEventLoop | None], None]] = va
 ]
 unregister_task: Final[Callable[[asyncio.Task[Any]], None]] = vars(asyncio)["_unregister_task"]
 frame_at: Final[Callable[[int], FrameType]] = vars(sys)["_getframe"]
+
+if TYPE_CHECKING:
+
+    class GatheringFuture(asyncio.Future[Any]):
+        """What `asyncio.gather` answers with."""
+
+else:
+    GatheringFuture = vars(asyncio.tasks)["_GatheringFuture"]

@@ -5,8 +5,7 @@ It has no clock: time is what the ledger says, counted in seconds from the workf
 fired. It runs only while `run` is called, until nothing is ready any more.
 
 What is not elegant: the loop has to make itself asyncio's running loop for the time of a run and to put the host's
-back afterwards, and it looks at its caller's frame to refuse `as_completed` over coroutines, which asyncio puts into
-a set whose order is that of their addresses.
+back afterwards, and it looks at its callers' frames (`frames.py`) where asyncio does not say for whom it asks.
 """
 
 from __future__ import annotations
@@ -14,15 +13,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context
-from types import AsyncGeneratorType, CodeType
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 from troth import limits
-from troth.core.branches import MachineFuture, MachineTask
+from troth.core.branches import MachineFuture, MachineTask, number_gathering
+from troth.core.completed import Begun
 from troth.core.events import TIMER, TIMER_NAME, Operation
-from troth.core.handles import MICROS, Ready, Timer
+from troth.core.frames import GATHERED, WAIT_FOR, asking, given_to_as_completed, where
+from troth.core.handles import MICROS, Ready, Report, Timer, drain
 from troth.core.hooks import frame_at, running_loop, set_running_loop
 from troth.core.ledger import Ledger
 from troth.core.names import Scope
@@ -39,28 +41,38 @@ _SECONDS_MAX: Final = limits.timeout_days_max * 86_400
 _CLOSES_MAX: Final = 100
 """How often a coroutine that swallows GeneratorExit is closed again before it is left as it is."""
 
-Report = Callable[[Mapping[str, object]], None]
-"""Hears what asyncio would log: an error in a callback, or one that nobody awaited."""
-
 
 class Evicted(GeneratorExit):
     """The machine is being taken down: code that runs now, in a `finally`, can issue nothing and wait for nothing."""
 
 
 class MachineLoop(RefusingLoop):
-    """See the module. `running` is true within a run; `deaf` from the moment on when nothing shall run any more."""
+    """See the module. `running` is true within a run; `deaf` from the moment on when nothing shall run any more.
 
-    def __init__(self, ledger: Ledger, path_length_max: int, report: Report | None) -> None:
+    `making` is true while a future of our own is made.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        path_length_max: int,
+        report: Report | None,
+        watch: AbstractContextManager[object] | None,
+    ) -> None:
         self.root = Scope()
         self.machine: Machine[Any] | None = None
         self.running = False
         self.deaf = False
+        self.making = False
         self._ledger = ledger
         self._path_length_max = path_length_max
         self._report = report
+        self._watch: AbstractContextManager[object] = watch or nullcontext()
         self._started_at = ledger.now
         self._ready: deque[Ready | Timer] = deque()
         self._numbers = 0
+        self._inner_numbers = 0
+        self._begun = Begun()
         self._tasks: list[MachineTask[Any]] = []
         self._tasks_max = 8
         self._generators: list[AsyncGeneratorType[Any, Any]] = []
@@ -77,13 +89,20 @@ class MachineLoop(RefusingLoop):
         self.running = True
         try:
             first(*args)
-            _drain(self._ready, self._report)
+            drain(self._ready, self._report)
             while at_idle():
-                _drain(self._ready, self._report)
+                drain(self._ready, self._report)
         finally:
             self.running = False
             sys.set_asyncgen_hooks(*hooks)
             set_running_loop(host)
+
+    def run_watched(
+        self, at_idle: Callable[[], bool], first: Callable[[Unpack[Args]], object], *args: *Args
+    ) -> None:
+        """The same, within the watch that was given."""
+        with self._watch:
+            self.run(at_idle, first, *args)
 
     def live_tasks(self) -> list[MachineTask[Any]]:
         """The tasks that have not ended, in the order of their creation."""
@@ -110,23 +129,37 @@ class MachineLoop(RefusingLoop):
         set_running_loop(self)
         sys.set_asyncgen_hooks(firstiter=None, finalizer=_left_open)
         try:
-            tasks = self.live_tasks()
-            for task in reversed(tasks):
-                _close(task.get_coro())
-            for generator in reversed(self.live_generators()):
-                _close_generator(generator)
-            for task in tasks:
-                task.forget()
+            with self._watch:
+                self._close_all()
         finally:
             sys.set_asyncgen_hooks(*hooks)
             set_running_loop(host)
         self.release()
 
+    def _close_all(self) -> None:
+        tasks = self.live_tasks()
+        for task in reversed(tasks):
+            _close(task.get_coro())
+        for generator in reversed(self._generators):
+            if generator.ag_running:
+                # whoever waited for its next item is closed, and took nobody with him
+                _close(generator.ag_await)
+            elif generator.ag_frame is not None:
+                _close_generator(generator)
+        for task in tasks:
+            task.forget()
+
     # --- what the machine and the handles ask ---
 
     def number(self) -> int:
+        """Of something that code makes itself."""
         self._numbers += 1
         return self._numbers
+
+    def inner_number(self) -> int:
+        """Of something that asyncio makes for its own ends."""
+        self._inner_numbers += 1
+        return self._inner_numbers
 
     def scope(self) -> Scope:
         """The scope of the code that is running: its task's, or in a bare callback the workflow's own."""
@@ -141,14 +174,20 @@ class MachineLoop(RefusingLoop):
             "This task was made with asyncio.Task(...) and has no name: use asyncio.create_task(...)."
         )
 
-    def path(self, name: str) -> str:
-        """The path of the next operation of this name in the code that is running."""
-        path = self.scope().path(name)
+    def path(self, name: str, scope: Scope | None = None) -> str:
+        """The path of the next operation of this name, in a given scope or in that of the code that is running."""
+        here = self.scope()
+        path = (scope or here).path(name)
         if len(path) > self._path_length_max:
-            raise InvalidId(
-                f"The operation {path!r} would have an ID longer than {limits.id_length_max} characters: give it, its "
-                "tasks or the workflow a shorter name."
-            )
+            _refuse_path(path)
+        return path
+
+    def patch(self, name: str, scope: Scope | None = None) -> str:
+        """The path of the patch of this name, likewise."""
+        here = self.scope()
+        path = (scope or here).patch(name)
+        if len(path) > self._path_length_max:
+            _refuse_path(path)
         return path
 
     def due(self, timer: Timer) -> None:
@@ -157,6 +196,9 @@ class MachineLoop(RefusingLoop):
     def take_back(self, timer: Timer) -> None:
         if not self.deaf:
             self._ledger.take_back(timer.operation)
+
+    def give_up(self, operation: Operation) -> None:
+        self._ledger.give_up(operation)
 
     # --- asyncio's face ---
 
@@ -222,8 +264,8 @@ class MachineLoop(RefusingLoop):
     def create_future(self) -> MachineFuture[Any]:
         if self.deaf:
             raise Evicted
-        self._numbers += 1
-        return MachineFuture(self._numbers, loop=self)
+        self._inner_numbers += 1
+        return MachineFuture(self._inner_numbers, loop=self)
 
     def create_task(
         self,
@@ -236,9 +278,15 @@ class MachineLoop(RefusingLoop):
         if not asyncio.iscoroutine(coro):
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         try:
-            _refuse_unordered()
             if eager_start and sys.version_info < (3, 12):
                 raise WorkflowMisuse("Eager tasks need Python 3.12: leave eager_start out.")
+            frame = asking()
+            if frame is not None:
+                if frame.f_code is WAIT_FOR:
+                    return self._inline_task(coro)
+                given = given_to_as_completed(frame)
+                if given is not None:
+                    return self._begun.take(coro, given, self)
             scope = self.scope().child(name)
         except BaseException:
             coro.close()
@@ -247,6 +295,18 @@ class MachineLoop(RefusingLoop):
         task = MachineTask(
             coro, scope, self._numbers, loop=self, name=name, context=context, eager=bool(eager_start)
         )
+        self._keep(task)
+        return task
+
+    def _inline_task(self, coro: Coroutine[Any, Any, T]) -> MachineTask[T]:
+        """A task that `wait_for` makes on Python 3.11 of what later ones await in place.
+
+        So it has no scope of its own, and it begins before anything else that is ready.
+        """
+        parent = asyncio.current_task(self)
+        name = parent.get_name() if parent else "wait_for"
+        task = MachineTask(coro, self.scope(), self.inner_number(), loop=self, name=name)
+        self._ready.appendleft(self._ready.pop())
         self._keep(task)
         return task
 
@@ -280,6 +340,11 @@ class MachineLoop(RefusingLoop):
         return self.deaf
 
     def get_debug(self) -> bool:
+        # Asked by every future as it is made: the one moment at which `gather` lets us see the one that it makes.
+        if self.making:
+            self.making = False
+        elif frame_at(1).f_code is GATHERED:
+            number_gathering(frame_at(1).f_locals["self"], self.number())
         return False
 
     def get_task_factory(self) -> None:
@@ -296,49 +361,11 @@ class MachineLoop(RefusingLoop):
             self._report(context)
 
 
-def _drain(ready: deque[Ready | Timer], report: Report | None) -> None:
-    while ready:
-        handle = ready.popleft()
-        callback = handle.callback
-        if callback is not None:
-            try:
-                handle.context.run(callback, *handle.arguments)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001 — a callback's error is nobody else's, as in asyncio
-                if report is not None:
-                    report({"message": f"Error in {callback!r}", "exception": error})
-
-
-def where() -> tuple[CodeType, int] | None:
-    """The place in the user's code that led here: the innermost frame that is neither ours nor asyncio's."""
-    frame = frame_at(2)
-    while True:
-        module = frame.f_globals.get("__name__", "")
-        if not module.startswith(("troth.", "asyncio.")):
-            return frame.f_code, frame.f_lasti
-        outer = frame.f_back
-        if outer is None or frame.f_code is _DRAIN:
-            return None
-        frame = outer
-
-
-_DRAIN: Final = _drain.__code__
-
-
-def _refuse_unordered() -> None:
-    """`as_completed(coroutines)` makes its tasks in the order of the coroutines' addresses: no replay repeats that."""
-    frame = frame_at(2)
-    if frame.f_code.co_name not in ("ensure_future", "_ensure_future"):
-        return
-    outer = frame.f_back
-    while outer is not None and outer.f_globals.get("__name__") == "asyncio.tasks":
-        if outer.f_code.co_name == "as_completed" or "aws" in outer.f_code.co_varnames:
-            raise WorkflowMisuse(
-                "asyncio.as_completed() begins coroutines in no fixed order: give it tasks, as in "
-                "as_completed([asyncio.create_task(one) for one in coroutines])."
-            )
-        outer = outer.f_back
+def _refuse_path(path: str) -> NoReturn:
+    raise InvalidId(
+        f"The operation {path!r} would have an ID longer than {limits.id_length_max} characters: give it, its "
+        "tasks or the workflow a shorter name."
+    )
 
 
 def _refuse_duration(seconds: float) -> NoReturn:
@@ -354,6 +381,8 @@ def _left_open(_generator: AsyncGenerator[Any, Any]) -> None:
 
 def _close(coroutine: Any) -> None:
     """Close a coroutine whatever it does about it: a `finally` may wait again, or raise, and is to get nowhere."""
+    if not hasattr(coroutine, "close"):
+        return
     for _ in range(_CLOSES_MAX):
         try:
             coroutine.close()

@@ -4,11 +4,13 @@
     approval:2        the second one
     2~approval        in its second task (`gather`, `TaskGroup`, `create_task`)
     2~1~approval      in the first task of that task
-    payments~approval in the task that was given the name `payments`
+    payments~approval in the task, or the scope, that was given the name `payments`
+    fix:patch         whether to go the way of the patch `fix`
 
 Each task is a scope. A scope counts its names and its unnamed tasks in its own program order, so a branch that is
 late or early changes nobody else's names. Operations and named tasks of a scope share one count: were `a` both an
-operation and a task, then `a~x` could be an operation of that task and something that the child `a` has made.
+operation and a task, then `a~x` could be an operation of that task and something that the child `a` has made. Patches
+are not counted, and no operation is ever called like one: adding or removing one renames nothing else.
 
 This file knows no asyncio and no operation.
 """
@@ -61,6 +63,10 @@ class Scope:
             return self.prefix + name
         counts[name] = seen + 1
         return f"{self.prefix}{name}:{seen + 1}"
+
+    def patch(self, name: str) -> str:
+        """The path of the patch of this name here: one, however often it is asked about."""
+        return f"{self.prefix}{checked_name(name)}:patch"
 
     def child(self, name: str | None = None) -> Scope:
         """The scope of a task made here: the next number, or its given name, which takes no number."""

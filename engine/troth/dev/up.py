@@ -81,7 +81,8 @@ def _run(plan: Plan, voice: _Voice, stack: ExitStack) -> int:
     environment = {"TROTH_DSN": dsn, "TROTH_SCHEMA": plan.schema}
     api = [*plan.api, "--host", HOST, "--port", str(plan.port)]
     crew.start("api", api, environment)
-    worker = [sys.executable, "-P", "-m", "troth.cli", "worker", *plan.targets, "--grace", str(GRACE_SECONDS)]
+    worker = [sys.executable, "-P", "-m", "troth.cli", "worker", *plan.targets, "--guard"]
+    worker += ["--grace", str(GRACE_SECONDS)]
     crew.start("worker", worker, environment)
     if not _wait_for_api(plan.port, crew):
         return _failed(crew, voice, f"The API did not answer within {READY_SECONDS_MAX:.0f} s")

@@ -17,6 +17,7 @@ from troth.errors import InvalidArgument, TrothError, Unreachable, from_sqlstate
 CONNECTION_ERRORS: Final = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,

@@ -17,6 +17,9 @@ from psycopg import Connection, sql
 from troth.errors import WrongState
 from troth.schema.names import DEFAULT_SCHEMA, checked
 
+CLOCK_TABLE: Final = "test_clock"
+"""Its one row says by how much the namespace's clock differs from the true one."""
+
 _MOVABLE: Final[LiteralString] = """
 create table {schema}.test_clock (shift interval not null);
 insert into {schema}.test_clock values ('0');
@@ -40,7 +43,7 @@ class Clock:
         self._connection = connection
         self._schema = sql.Identifier(checked(schema))
         with connection.transaction():
-            if self._ask("select to_regclass(%s) is null", f"{schema}.test_clock"):
+            if self._ask("select to_regclass(%s) is null", f"{schema}.{CLOCK_TABLE}"):
                 if self._ask("select exists (select from {schema}.promise)"):
                     raise WrongState(
                         f"The namespace {schema} holds promises, so its clock stays the true one.",

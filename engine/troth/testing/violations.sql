@@ -101,6 +101,8 @@ found (inv, id, detail) as (
     from task t left join checkpoint c on c.task = t.id group by t.id, t.last_seq
    having t.last_seq is distinct from coalesce(max(c.seq), 0)
   union all
+  select 'I36', id, format('asked up to %s, and the journal ends at %s', asked, last_seq) from task where asked > last_seq
+  union all
   select 'I37', task, format('%s has %s outcomes', operation, count(*))
     from checkpoint group by task, operation having count(*) > 1
   union all
@@ -118,7 +120,13 @@ found (inv, id, detail) as (
   union all
   select 'I40', c.task, format('%s tells of %s as %s, which is %s', c.operation, p.id, c.state, p.state)
     from checkpoint c join promise p on p.id = coalesce(c.promise, c.task || '~' || c.operation)
-   where c.kind in ('promise', 'wait', 'call') and c.state <> p.state
+   where c.kind in ('promise', 'wait', 'call', 'start') and c.state <> p.state and not (
+     c.kind in ('call', 'start') and c.error ->> 'type' in ('troth.errors.IdConflict', 'troth.errors.LimitExceeded'))
+  union all
+  select 'I40', w.task, format('%s waits as a %s, and %s', w.operation, w.kind, case
+           when p.function is null then 'nobody runs ' || w.promise else w.promise || ' is somebody''s promise' end)
+    from wait w join promise p on p.id = w.promise
+   where (w.kind in ('call', 'start') and p.function is null) or (w.kind = 'promise' and p.function is not null)
 
   -- time
   union all
@@ -128,8 +136,29 @@ found (inv, id, detail) as (
   select 'I41', p.id, format('times out at %s, its task is fenced from %s', p.timeout_at, t.timeout_at)
     from pending p join task t on t.id = p.id where p.timeout_at is distinct from t.timeout_at
   union all
+  select 'I41', c.id, format('times out at %s, and the workflow that calls it at %s', c.timeout_at, p.timeout_at)
+    from promise c join promise p on p.id = c.parent
+   where c.state = 'pending' and c.function is not null and p.timeout_at is not null and c.timeout_at is distinct from least(c.timeout_at, p.timeout_at)
+  union all
   select 'I41', task, format('the timer %s has no instant', operation)
     from wait where promise is null and fire_at is null
+  union all
+  select 'I41', task, format('a %s called %s that no tick would fire', kind, operation)
+    from wait where (kind in ('timer', 'retry', 'delay')) <> (fire_at is not null)
+      or kind not in ('promise', 'wait', 'call', 'start', 'timer', 'retry', 'delay')
+  union all
+  select 'I41', task, format('attempt %s at %s: ended %s, to be tried again %s', number, operation, ended_at, retry_at)
+    from attempt where retry_at is not null and ended_at is null or number < 1
+  union all
+  select 'I41', p.id, format('%s has ended, and nobody will cancel what it left open', a.id)
+    from promise p join promise a on a.id = p.parent, moment
+   where p.state = 'pending' and a.state <> 'pending' and (p.expires_at is null or p.expires_at > now)
+     and not exists (select from closing c where c.id = p.id and c.itself)
+     and not exists (select from closing c where c.id = a.id and not c.itself and p.id > coalesce(c.after, ''))
+     and not exists (select from checkpoint c where c.task = p.id and c.operation = '~cancel')
+  union all
+  select 'I41', c.id, 'owed a cancel, and there is no such promise'
+    from closing c where not exists (select from promise p where p.id = c.id)
   union all
   select 'I41', id, 'enabled, and never due' from schedule where enabled and next_at is null
   union all
@@ -157,7 +186,7 @@ found (inv, id, detail) as (
                              and rtrim(t.lane, '!') = any (w.lanes), moment
    where t.state = 'ready' and t.ready_at < now - interval '5 seconds'
   union all
-  select 'I47', id, format('its children are owed a cancel since %s', since)
+  select 'I47', id, format('%s owed a cancel since %s', case when itself then 'it is' else 'its children are' end, since)
     from closing, moment where since < now - interval '5 seconds'
   union all
   select 'I47', id, format('due since %s', next_at) from schedule, moment where enabled and next_at < now - interval '5 seconds'
@@ -188,7 +217,10 @@ found (inv, id, detail) as (
   select 'I50', parent, format('%s promises made', count(*)) from promise where parent is not null
    group by parent having count(*) > _children_max()
   union all
-  select 'I50', t.id, format('made %s promises, and counts %s', count(p.id), t.children)
-    from task t left join promise p on p.parent = t.id group by t.id, t.children having t.children <> count(p.id)
+  select 'I50', t.id, format('made %s promises, started at most %s workflows, and counts %s', made, started, children)
+    from (select id, children, (select count(*) from promise p where p.parent = t.id) as made,
+                 (select count(*) from wait w where w.task = t.id and w.kind = 'start')
+                 + (select count(*) from checkpoint c where c.task = t.id and c.kind = 'start') as started from task t) t
+   where children not between made and made + started
 )
 select inv::text, id::text, detail from found;

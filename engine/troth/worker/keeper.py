@@ -1,8 +1,8 @@
-"""The keeper: a thread with connections of its own that renews the lease and listens.
+"""The keeper: a thread with connections of its own that renews the lease, listens, and watches the worker's loop.
 
-User code may block the worker's loop for as long as it likes; the lease is kept all the same. The listening connection proves
-itself alive every few seconds and is opened anew, with jitter, when it does not: until then the worker polls, as it always does.
-What the keeper hears goes to the worker's loop as plain callbacks.
+User code may block that loop for a while, and the lease is kept all the same; for how long, the watchdog decides. The
+listening connection proves itself alive every few seconds and is opened anew, with jitter, when it does not: until then the
+worker polls, as it always does. What the keeper hears goes to the worker's loop as plain callbacks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from troth import calls
 from troth.errors import TrothError, WorkerDead
 from troth.gateway.pool import Ear, Pool
 from troth.model import HeldNews
+from troth.worker.watchdog import LEAVE_AFTER_S, NAMED_AFTER_S, Watchdog
 
 PROBE_EVERY_S: Final = 4.0
 PROBE_TIMEOUT_S: Final = 4.0
@@ -55,19 +56,34 @@ class Keeper:
         beat_every_s: float,
         held: Callable[[], Mapping[str, int]],
         ears: Ears,
+        blocked_named_after_s: float = NAMED_AFTER_S,
+        blocked_leave_after_s: float = LEAVE_AFTER_S,
+        pool: Callable[..., Pool] = Pool,
     ) -> None:
+        """To be made in the worker's loop.
+
+        `blocked_named_after_s`: how long one run of code may block the loop before its line is named;
+        `blocked_leave_after_s`: and before the lease is left to run out.
+        """
         self._worker = worker
         self._dsn = dsn
         self._schema = schema
         self._prepared = prepared
         self._listen_dsn = listen_dsn
         self._beat_every_s = beat_every_s
+        self._make_pool = pool
         self._held = held
         self._ears = ears
         self._host = asyncio.get_running_loop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._beat_now: asyncio.Event | None = None
         self._stopped: asyncio.Event | None = None
+        self._watchdog = Watchdog(
+            worker,
+            named_after_s=blocked_named_after_s,
+            leave_after_s=blocked_leave_after_s,
+            back=lambda: self._beat_now.set() if self._beat_now else None,
+        )
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"troth keeper {worker}", daemon=True)
 
@@ -111,7 +127,10 @@ class Keeper:
         self._beat_now = asyncio.Event()
         self._stopped = asyncio.Event()
         self._ready.set()
-        jobs = [asyncio.create_task(self._beat_forever(self._beat_now))]
+        jobs = [
+            asyncio.create_task(self._beat_forever(self._beat_now)),
+            asyncio.create_task(self._watchdog.watch_forever()),
+        ]
         if self._listen_dsn is not None:
             jobs.append(asyncio.create_task(self._listen_forever(self._listen_dsn)))
         await self._stopped.wait()
@@ -120,7 +139,7 @@ class Keeper:
         await asyncio.gather(*jobs, return_exceptions=True)
 
     async def _beat_forever(self, now: asyncio.Event) -> None:
-        pool = Pool(self._dsn, self._schema, size=1, prepared=self._prepared)
+        pool = self._make_pool(self._dsn, self._schema, size=1, prepared=self._prepared)
         try:
             while True:
                 try:
@@ -129,6 +148,8 @@ class Keeper:
                 except TimeoutError:
                     pass
                 now.clear()
+                if self._watchdog.silent:
+                    continue
                 try:
                     # not repeated as it is: what was claimed since would be taken for not held, and freed
                     news = await pool.run(calls.heartbeat(self._worker, self._held()), again=False)

@@ -4,11 +4,12 @@ A run stands between a machine, which knows only events and operations, and `adv
 
 - `told`: the events that the code has been told, in order; `seen` of them are durable and known to be so,
 - the rest, *told ahead*: outcomes that this process saw first and proposes, with their instants,
-- what the code has asked for and is not recorded yet, and the steps that wait until it is.
+- the agenda: what the code has asked for and is not recorded yet, and the steps that wait until it is.
 
-The law it keeps (DESIGN 4 and 5): one call under way; a step starts only when all that was told and asked for before it is
+The law it keeps (docs/design.md): one call under way; a step starts only when all that was told and asked for before it is
 durable; the database's order wins. If it has events that the code was not told (`news`), what was told ahead either is
-exactly those, or the code is run again from the journal, which is always possible.
+exactly those, or the code is run again from the journal, which is always possible. A run whose task was suspended may be
+kept: if the same worker claims it again, it goes on from where it stood.
 
 It does no I/O. The worker feeds it outcomes and answers, sends the turns that it makes, and starts the steps that it names.
 Its methods run code, so they must be called from a plain callback, never from inside an asyncio task.
@@ -17,46 +18,72 @@ Its methods run code, so they must be called from a plain callback, never from i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
 import msgspec
 
-from troth import limits
 from troth.calls import Turn
 from troth.codec import Payloads, Sealed
-from troth.context import WAIT, Context
-from troth.core import PROMISE, STEP, TIMER, Entry, Machine, Operation
-from troth.errors import Diverged
+from troth.context.requests import CALL
+from troth.core import PATCH, STEP, TIMER, Machine, Operation
 from troth.model import Advanced, Claimed, JournalEntry
 from troth.registry import Workflow
-from troth.worker.wording import Arrived, TurnParts, creation, finish, fires_at, outcome, raw, timer
+from troth.worker.agenda import Agenda
+from troth.worker.attempts import Attempts
+from troth.worker.owed import Owed
+from troth.worker.telling import as_told, begins_with, made_machine, patches
+from troth.worker.wording import (
+    Arrived,
+    TurnParts,
+    creation,
+    finish,
+    fires_at,
+    given_up,
+    happened,
+    outcome,
+    parked,
+)
+
+CREATIONS_MAX: Final = 1000
+"""Operations that one turn records; a fan-out of thousands goes in several."""
+AHEAD_MAX: Final = 1000
+"""Events that the code is told ahead of the journal; the next ones wait until these are durable."""
+TURN_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Payload after which neither goes on."""
 
 
 class Run:
     """One workflow under way in this process."""
 
     __slots__ = (
+        "_abandoned",
+        "_agenda",
         "_ahead",
+        "_ahead_bytes",
         "_arrived",
+        "_attempts",
         "_charged",
         "_claimed",
-        "_created",
         "_halting",
         "_last_then",
         "_machine",
         "_news",
         "_now",
+        "_owed",
         "_payloads",
         "_releasing",
         "_sent",
         "_sent_creations",
-        "_started",
+        "_unwanted",
+        "_watch",
         "_workflow",
         "busy",
         "ended",
         "epoch",
         "in_flight",
+        "kept",
         "seen",
         "task",
         "told",
@@ -68,6 +95,9 @@ class Run:
         workflow: Workflow[..., Any],
         payloads: Payloads,
         now: Callable[[], int],
+        *,
+        keep: bool = False,
+        watch: AbstractContextManager[object] | None = None,
     ) -> None:
         self.task = claimed.task
         self.epoch = claimed.epoch
@@ -75,19 +105,26 @@ class Run:
         self.seen = 0
         self.in_flight = False
         self.ended = False
+        self.kept = keep
+        """Whether the code stays in memory when the task is suspended."""
         self.busy = 0
         """How often in a row the last turn was answered `busy`."""
         self._claimed = claimed
         self._workflow = workflow
         self._payloads = payloads
         self._now = now
+        self._watch = watch
         self._machine: Machine[Any] | None = None
+        self._agenda = Agenda(claimed.asked)
+        self._attempts = Attempts(claimed.steps, payloads)
         self._arrived: deque[Arrived] = deque()
         self._ahead: list[Arrived] = []
-        self._started: set[str] = set()
-        self._created: set[str] = set()
+        self._ahead_bytes = 0
         self._sent = 0
-        self._sent_creations: list[str] = []
+        self._sent_creations: list[Operation] = []
+        self._owed = Owed(claimed.asked)
+        self._unwanted: set[str] = set()
+        self._abandoned: list[Operation] = []
         self._halting: dict[str, object] | None = None
         self._releasing = False
         self._charged = False
@@ -98,13 +135,67 @@ class Run:
 
     def begin(self) -> None:
         """Run the code from its beginning through the journal that came with the claim."""
-        self._replay(self._claimed.journal)
+        claimed = self._claimed
+        self._claimed = msgspec.structs.replace(claimed, journal=[], steps=[])
+        self._replay(claimed.journal, claimed.last_seq)
+        self._postpone()
+        self._tell_arrived()
+
+    def rejoin(self, claimed: Claimed) -> None:
+        """The kept task was claimed again: go on from where the code stands, with the events that came since."""
+        self._claimed = msgspec.structs.replace(claimed, journal=[], steps=[])
+        self.epoch = claimed.epoch
+        self.ended = False
+        self._attempts = Attempts(claimed.steps, self._payloads)
+        self._agenda.all_at_once()
+        self._agenda.asked = max(self._agenda.asked, claimed.asked)
+        self._news = False
+        reaches = max(claimed.last_seq, claimed.asked + 1)  # as for code that is run anew
+        self._tell_news([entry for entry in claimed.journal if entry.seq > self.seen], reaches)
+        self._postpone()
+        self._tell_arrived()
 
     def arrived(self, operation: Operation, state: str, value: Sealed | None, error: Sealed | None) -> None:
         """An operation that this process carried out has its outcome."""
-        self._arrived.append(Arrived(operation, state, value, error))
+        self._arrived.append(
+            Arrived(operation, state, value, error, self._attempts.failed_before(operation.path))
+        )
         if not self.in_flight:
             self._tell_arrived()
+
+    def failed(self, operation: Operation, error: Sealed, again_in: int) -> None:
+        """An attempt of a step failed, and there is to be another one in so many microseconds."""
+        self._attempts.failed(operation.path, error, again_in)
+        self._agenda.again_at(operation, self._now() + again_in)
+
+    def postpone(self, operation: Operation, micros: int) -> None:
+        """A step is to start again in so many microseconds, as if it had not been started."""
+        self._agenda.again_at(operation, self._now() + micros)
+
+    def again(self, operation: Operation, micros: int) -> None:
+        """Nobody knows what became of an attempt: ask, and if it was not recorded start it again in so many microseconds."""
+        self.postpone(operation, micros)
+        self._news = True
+
+    def step_given_up(self, operation: Operation) -> None:
+        """A step was stopped, since nobody waits for it."""
+        self.arrived(operation, "rejected", None, self._payloads.seal_error(given_up()))
+
+    def beat(self, operation: Operation, details: Sealed) -> None:
+        """A step says that it goes on."""
+        self._attempts.beat(operation.path, details)
+
+    def committed(self, operation: Operation, seq: int, at: int, value: Sealed) -> None:
+        """A step has recorded its outcome itself, in its own transaction."""
+        machine = self._machine
+        if self.in_flight or self._ahead or machine is None or seq != self.seen + 1:
+            self._news = True  # others have come before it: the journal tells in which order
+            return
+        self._agenda.running.pop(operation.path, None)
+        entry = self._entry(Arrived(operation, "resolved", value, None), seq, at)
+        self._tell(entry)
+        self.seen += 1
+        self._tell_arrived()
 
     def release(self, *, charged: bool = False) -> None:
         """Give the task back at the next turn, whatever it is doing. `charged`: its own code is why."""
@@ -117,15 +208,7 @@ class Run:
 
     def halt(self, code: str, error: BaseException) -> None:
         """Park the task at the next turn, with a reason that a person can read."""
-        reason: dict[str, object] = {"code": code, "message": str(error)[:2000] or type(error).__name__}
-        if isinstance(error, Diverged):
-            reason["data"] = {
-                "operation": error.operation,
-                "recorded": error.recorded,
-                "issued": error.issued,
-                "line": error.line,
-            }
-        self._halting = reason
+        self._halting = parked(code, error)
         self.evict()
 
     def answered(self, answer: Advanced) -> None:
@@ -134,21 +217,27 @@ class Run:
         match answer.answer:
             case "busy":
                 # nothing was said: not what it asked for either, and what came meanwhile waits to be told
+                self._attempts.unheard()
                 self.busy += 1
                 self._news = True
             case "fenced" | "halted":
                 self.ended = True
+                self.kept = False
             case "ok":
                 self.busy = 0
                 self._is_durable()
                 if answer.entries:
-                    self._tell_news(answer.entries)
+                    self._tell_news(answer.entries, answer.last_seq or 0)
                 elif self._last_then is not None:
                     self.ended = True
+                    self.kept = self.kept and self._last_then == "suspend"
             case "news":
                 self.busy = 0
-                self._take_news(answer.entries or [])
+                self._attempts.said()
+                self._take_news(answer.entries or [], answer.last_seq or 0)
         if not self.ended:
+            # an answer holds so many events at most: nothing may start before the rest is known
+            self._news = self._news or (answer.last_seq or 0) > len(self.told)
             self._tell_arrived()
 
     # --- what the worker asks ---
@@ -156,25 +245,49 @@ class Run:
     def startable(self) -> list[Operation]:
         """Steps to start now: all that came before them is durable."""
         machine = self._machine
-        if self.in_flight or self._ahead or machine is None or machine.done or self._leaving:
+        if self.in_flight or self._ahead or self._news or machine is None or machine.done or self._leaving:
             return []
-        if any(path not in self._created for path in self._creations()):
+        agenda = self._agenda
+        if not (agenda.waiting or agenda.later) or agenda.unrecorded():
             return []
-        steps = [op for op in machine.open.values() if op.kind == STEP and op.path not in self._started]
-        self._started.update(op.path for op in steps)
-        return steps
+        return list(agenda.startable(self._now()))
 
-    def next_timer(self) -> Operation | None:
-        """The open timer that fires first."""
-        machine = self._machine
-        if machine is None:
-            return None
-        timers = [op for op in machine.open.values() if op.kind == TIMER]
-        return min(timers, key=fires_at, default=None)
+    def attempt(self, operation: Operation) -> tuple[int, Any]:
+        """The number of a step's attempt that begins, and what the last heartbeat before it said."""
+        return self._attempts.begin(operation.path)
 
-    def carrying_out(self, path: str) -> bool:
-        """Whether the code still waits for this step."""
-        return self._machine is not None and path in self._machine.open
+    def cohort(self, operation: Operation) -> int:
+        """What tells the operations that were issued together with this one."""
+        return 0 if self._machine is None else self._machine.cohort(operation.issued)
+
+    def waits_for(self, operation: Operation) -> bool:
+        """Whether the code still waits for this step; one that it gave up stays open until its event."""
+        path, machine = operation.path, self._machine
+        return machine is not None and path in machine.open and path not in self._unwanted
+
+    def stopped(self) -> list[Operation]:
+        """Steps under way here for which nobody waits any more, each named once."""
+        abandoned, self._abandoned = self._abandoned, []
+        return abandoned
+
+    def next_due(self, *, starts: bool = True) -> int | None:
+        """The instant at which there is something to do without any event: a timer, or (`starts`) a step that is tried again."""
+        return None if self._machine is None else self._agenda.next_due(starts=starts)
+
+    def due_timer(self) -> Operation | None:
+        """The timer that should have fired by now, if one should."""
+        timer = None if self._machine is None else self._agenda.next_timer()
+        return timer if timer is not None and fires_at(timer) <= self._now() else None
+
+    @property
+    def weight(self) -> int:
+        """What keeping its code costs, in workflows of ordinary size."""
+        return 1 + len(self.told) // 100
+
+    @property
+    def owes_cancels(self) -> bool:
+        """Whether the last turn left children to be canceled by the next tick."""
+        return self._owed.saying
 
     def wants_turn(self, lingering: bool) -> bool:
         """Whether there is something to say to the database. `lingering`: a timer is near, so do not suspend."""
@@ -183,9 +296,9 @@ class Run:
             return False
         if self._news or self._leaving or self._ahead or machine is None or machine.done:
             return True
-        if any(path not in self._created for path in self._creations()):
+        if self._owed or self._attempts.unsaid or self._agenda.unrecorded():
             return True
-        return not lingering and not self._working()
+        return not lingering and not self._working
 
     def turn(self, lingering: bool) -> TurnParts:
         """Say it. The run is in flight until `answered`."""
@@ -204,24 +317,14 @@ class Run:
         parts.outcomes = [
             outcome(self.task, a, e) for a, e in zip(self._ahead, self.told[self.seen :], strict=False)
         ]
+        parts.attempts = self._attempts.say(self.task)
         self._sent = len(parts.outcomes)
         self._sent_creations = []
-        self._last_then = turn.then
-        if machine is None:
-            return parts
-        for path, operation in self._creations().items():
-            if path not in self._created:
-                parts.operations.append(creation(self.task, operation))
-                self._sent_creations.append(path)
-        if turn.then is None and not lingering and not self._working():
-            turn.then = "suspend"
-            parts.timers = [timer(self.task, op) for op in machine.open.values() if op.kind == TIMER]
-        self._last_then = turn.then
+        self._owed.unsaid()
+        if machine is not None:
+            self._say_what_was_asked(parts, machine, lingering)
+        self._last_then = parts.turn.then
         return parts
-
-    def undone(self) -> None:
-        """The turn was not sent, or nobody knows: it is to be said again."""
-        self.in_flight = False
 
     def evict(self) -> None:
         """Let go of the machine."""
@@ -231,71 +334,85 @@ class Run:
 
     # --- telling ---
 
-    def _replay(self, entries: Sequence[JournalEntry]) -> None:
-        """Run the code anew and tell it all these events, which are durable."""
+    def _replay(self, entries: Sequence[JournalEntry], last_seq: int) -> None:
+        """Run the code anew and tell it all these events, which are durable; the journal reaches to `last_seq`."""
         self.evict()
-        claimed, payloads, workflow = self._claimed, self._payloads, self._workflow
+        claimed = self._claimed
         self.told = []
         self.seen = 0
-        self._ahead = []
-        arguments = payloads.plain(claimed.args, claimed.args_headers, "The arguments")
-
-        async def main() -> Any:
-            # arguments that do not fit are the workflow's failure, like any error of its code
-            args, kwargs = workflow.arguments(arguments)
-            return await workflow.fn(context, *args, **kwargs)
-
-        machine: Machine[Any] = Machine(
-            main,
+        self._ahead, self._ahead_bytes = [], 0
+        self._owed.begin()
+        self._unwanted.clear()
+        machine = made_machine(
+            self._workflow,
+            self.task,
+            claimed.args,
+            claimed.args_headers,
             started_at=claimed.started_at,
-            path_length_max=limits.id_length_max - len(self.task) - 1,
+            seed=claimed.seed,
+            attempt=claimed.attempts,
+            payloads=self._payloads,
+            watch=self._watch,
         )
-        context = Context(machine, self.task, payloads=payloads, seed=claimed.seed, attempt=claimed.attempts)
         self._machine = machine
+        # code that was run up to `asked` before, and recorded what it asked for, is not asked about its patches anew
+        machine.foresee(max(last_seq, self._agenda.asked + 1), patches(entries))
         machine.start()
+        self._heed(machine)
         for entry in entries:
-            self._tell(entry)
+            machine.feed(as_told(entry, self._payloads))
+            self.told.append(entry)
+            self._heed(machine)
         self.seen = len(self.told)
+        self._abandoned += self._agenda.begin(machine.open)
+        self._patch(machine.open.values())
 
     def _tell(self, entry: JournalEntry) -> None:
         machine = self._machine
         assert machine is not None
-        # what the codec hid is opened before the code hears of it: a lost key parks the workflow, it is no event
-        entry = self._opened(entry)
-        machine.feed(
-            Entry(
-                entry.seq,
-                entry.operation,
-                entry.kind,
-                entry.issued,
-                entry.digest,
-                entry.state,
-                entry,
-                entry.at,
-            )
-        )
+        running = self._agenda.running.get(entry.operation)
+        issued = machine.feed(as_told(entry, self._payloads))
         self.told.append(entry)
+        self._agenda.told(entry.operation)
+        if running is not None:
+            self._abandoned.append(running)
+        self._patch(issued)
+        self._agenda.add(issued)
+        self._heed(machine)
+        if machine.closing:
+            self._abandoned += self._agenda.end_steps()
 
-    def _opened(self, entry: JournalEntry) -> JournalEntry:
-        if entry.headers is None:
-            return entry
-        what = f"What {entry.operation!r} brought"
-        value = (
-            msgspec.Raw(self._payloads.plain(entry.value, entry.headers, what))
-            if entry.state == "resolved"
-            else entry.value
-        )
-        error = (
-            msgspec.Raw(self._payloads.plain(entry.error, entry.headers, what))
-            if entry.state == "rejected"
-            else entry.error
-        )
-        return msgspec.structs.replace(entry, value=value, error=error, headers=None)
+    def _patch(self, operations: Iterable[Operation]) -> None:
+        """A patch that is applied needs nothing but to be recorded."""
+        for operation in operations:
+            if operation.kind == PATCH:
+                self._arrived.append(Arrived(operation, "resolved", None, None))
+
+    def _heed(self, machine: Machine[Any]) -> None:
+        """Calls whose futures the code canceled are to be canceled, steps are to stop."""
+        if machine.closing:
+            self._owed.closing(machine.told, machine.open)
+        for operation in machine.take_given_up():
+            if operation.kind == CALL:
+                self._owed.give_up(operation, machine.told)
+            elif operation.kind == STEP:
+                self._given_up_step(operation)
+
+    def _given_up_step(self, operation: Operation) -> None:
+        self._unwanted.add(operation.path)
+        if operation.path in self._agenda.running:
+            self._abandoned.append(operation)
+        else:
+            error = self._payloads.seal_error(given_up())
+            retried = self._attempts.failed_before(operation.path)
+            self._arrived.append(Arrived(operation, "rejected", None, error, retried))
 
     def _tell_arrived(self) -> None:
         """Tell the code what this process saw first, at the instant that it proposes for it."""
         machine = self._machine
         while self._arrived and machine is not None and not machine.done:
+            if len(self._ahead) >= AHEAD_MAX or self._ahead_bytes >= TURN_BYTES_MAX:
+                break
             arrived = self._arrived.popleft()
             # as the code issued it last: where events came in another order than it was told, a timer may have been issued
             # after another one since it was armed, and not be due yet
@@ -303,67 +420,81 @@ class Run:
             if operation is None or (operation.kind == TIMER and fires_at(operation) > self._now()):
                 continue
             arrived.operation = operation
-            at = max(machine.now, self._now())
-            plain = self._payloads.plain
-            entry = JournalEntry(
-                seq=machine.told + 1,
-                operation=operation.path,
-                kind=operation.kind,
-                state=arrived.state,
-                at=at,
-                issued=operation.issued,
-                epoch=self.epoch,
-                digest=operation.digest,
-                value=raw(arrived.value, plain),
-                error=raw(arrived.error, plain),
-            )
+            self._agenda.running.pop(operation.path, None)
+            entry = self._entry(arrived, machine.told + 1, max(machine.now, self._now()))
             self._tell(entry)
             self._ahead.append(arrived)
+            self._ahead_bytes += arrived.size
+
+    def _entry(self, arrived: Arrived, seq: int, at: int) -> JournalEntry:
+        cohort = self.cohort(arrived.operation)
+        return happened(arrived, seq, at, epoch=self.epoch, cohort=cohort, payloads=self._payloads)
 
     def _is_durable(self) -> None:
         self.seen += self._sent
-        del self._ahead[: self._sent]
+        self._ahead, self._ahead_bytes = (
+            [],
+            0,
+        )  # all of it was sent: nothing is told while a turn is under way
         self._sent = 0
-        self._created.update(self._sent_creations)
+        self._agenda.recorded(self._sent_creations, self.seen)
         self._sent_creations = []
+        self._attempts.said()
+        self._owed.said()
 
-    def _tell_news(self, entries: Sequence[JournalEntry]) -> None:
-        for entry in entries:
-            self._tell(entry)
-        self.seen = len(self.told)
+    def _tell_news(self, entries: Sequence[JournalEntry], last_seq: int) -> None:
+        if (machine := self._machine) is not None:  # else it is to be parked
+            machine.foresee(last_seq, patches(entries))
+            for entry in entries:
+                self._tell(entry)
+            self.seen = len(self.told)
 
-    def _take_news(self, entries: Sequence[JournalEntry]) -> None:
+    def _take_news(self, entries: Sequence[JournalEntry], last_seq: int) -> None:
         """The journal went on without us: keep what was told ahead if it is just that, else run the code again."""
-        ahead = self.told[self.seen :]
-        if len(ahead) <= len(entries) and all(
-            mine.operation == theirs.operation and mine.at == theirs.at and mine.state == theirs.state
-            for mine, theirs in zip(ahead, entries, strict=False)
-        ):
-            self._ahead = []
-            self._tell_news(entries[len(ahead) :])
+        if self._halting is not None:
             return
-        self._replay([*self.told[: self.seen], *entries])
-        machine = self._machine
-        recorded = {entry.operation for entry in self.told}
-        self._arrived = deque(a for a in self._arrived if a.operation.path not in recorded)
-        if machine is not None:
-            self._created &= set(machine.open)
+        ahead = self.told[self.seen :]
+        if begins_with(entries, ahead):
+            self._ahead, self._ahead_bytes = [], 0
+            self._tell_news(entries[len(ahead) :], last_seq)
+        else:
+            self._replay([*self.told[: self.seen], *entries], last_seq)
+            recorded = {entry.operation for entry in self.told}
+            self._arrived = deque(a for a in self._arrived if a.operation.path not in recorded)
+
+    def _postpone(self) -> None:
+        """Steps that failed before this claim start again at their time, not before."""
+        for path, at in self._attempts.postponed():
+            self._agenda.postpone(path, at)
 
     # --- speaking ---
+
+    def _say_what_was_asked(self, parts: TurnParts, machine: Machine[Any], lingering: bool) -> None:
+        turn, agenda = parts.turn, self._agenda
+        if machine.done:
+            agenda.keep_what_outlives()
+        self._sent_creations, more = agenda.creations(CREATIONS_MAX, TURN_BYTES_MAX)
+        parts.operations = [
+            creation(self.task, operation, machine.cohort(operation.issued), self._payloads)
+            for operation in self._sent_creations
+        ]
+        unsaid = self._attempts.unsaid
+        if (turn.then == "finish" and more) or (turn.then == "release" and unsaid):
+            parts.turn = Turn(self.task, self.epoch, self.seen)
+        elif turn.then is None:
+            more = more or unsaid
+            if not more:
+                parts.cancels = self._owed.say(turn, machine.open, machine.told)
+                more = self._owed.more
+            if not (more or lingering or self._working):
+                turn.then, turn.keep = "suspend", self.kept
+                parts.timers = agenda.waits(self.task, machine.cohort, self._now())
 
     @property
     def _leaving(self) -> bool:
         return self._releasing or self._halting is not None
 
+    @property
     def _working(self) -> bool:
         """Whether a step is under way or could start."""
-        machine = self._machine
-        return bool(self._arrived) or (
-            machine is not None and any(op.kind == STEP for op in machine.open.values())
-        )
-
-    def _creations(self) -> dict[str, Operation]:
-        machine = self._machine
-        if machine is None:
-            return {}
-        return {path: op for path, op in machine.open.items() if op.kind in (PROMISE, WAIT)}
+        return bool(self._arrived) or self._agenda.working

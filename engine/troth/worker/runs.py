@@ -8,23 +8,27 @@ code must not run inside an asyncio task. A workflow that cannot go on is parked
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import structlog
 
-from troth.codec import Payloads
+from troth.codec import Payloads, Sealed
 from troth.core import Operation
 from troth.errors import Diverged, UndecodablePayload
 from troth.gateway.pool import Pool
 from troth.model import Advanced, Claimed
 from troth.registry import Registry
+from troth.remote import text_of
 from troth.worker.clock import Clock
+from troth.worker.kept import Kept
 from troth.worker.run import Run
-from troth.worker.steps import StepResult, carry_out
+from troth.worker.steps import Attempted, StepResult, Steps
 from troth.worker.turns import Turns
-from troth.worker.wording import fires_at, step_request
+from troth.worker.wording import step_request
 
 LINGER_S: Final = 1.0
 """A timer that is nearer than this is waited for in memory instead of suspending."""
@@ -33,6 +37,12 @@ BUSY_LONGEST_S: Final = 1.0
 BUSY_DOUBLINGS_MAX: Final = 6
 ARM_LONGEST_S: Final = 3600.0
 """A timer further away is looked at again after this long."""
+CONFLICTS_MAX: Final = 20
+"""How often a transaction that Postgres could not serialize, or lost, is run again before that counts as a failed attempt."""
+CONFLICT_PAUSE_S: Final = 0.02
+CONFLICT_LONGEST_S: Final = 0.8
+"""No pause is longer: shorter than `LINGER_S`, so that the task is held meanwhile."""
+UNKNOWN_PAUSE_S: Final = 0.1
 
 _log = structlog.get_logger("troth.worker")
 
@@ -41,21 +51,36 @@ class Runs:
     """All runs of one worker, by the IDs of their tasks."""
 
     def __init__(
-        self, registry: Registry, payloads: Payloads, pool: Pool, clock: Clock, threads: Executor
+        self,
+        registry: Registry,
+        payloads: Payloads,
+        pool: Pool,
+        clock: Clock,
+        steps: Steps,
+        *,
+        kept: int,
+        watch: AbstractContextManager[object] | None = None,
     ) -> None:
         self.turns = Turns(pool, self._lingers, self._answered)
         self.changed = asyncio.Event()
         """Set whenever a run was let go: there may be room."""
+        self.owing = asyncio.Event()
+        """Set whenever children were left to be canceled: a tick does it."""
         self.coming: Mapping[str, int] = {}
         """The epochs of tasks that were claimed and not begun, for as long as their journals are fetched."""
+        self.kept = Kept(kept)
         self._registry = registry
         self._payloads = payloads
         self._clock = clock
-        self._threads = threads
+        self._steps = steps
+        self._watch = watch
         self._runs: dict[str, Run] = {}
-        self._steps: dict[Run, set[asyncio.Task[StepResult]]] = {}
-        self._timers: dict[Run, tuple[Operation, asyncio.TimerHandle]] = {}
+        self._under_way: dict[Run, dict[str, asyncio.Task[StepResult]]] = {}
+        self._timers: dict[Run, tuple[int, asyncio.TimerHandle]] = {}
+        self._conflicts: dict[Run, dict[str, int]] = {}
+        self._stopped: set[asyncio.Task[StepResult]] = set()
         self._stopping = False
+        self._context = contextvars.copy_context()
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -73,14 +98,21 @@ class Runs:
 
     # --- what the worker tells; in callbacks ---
 
-    def begin(self, claimed: Sequence[Claimed]) -> None:
-        """Run the code of tasks that were claimed."""
-        for each in claimed:
-            workflow = self._registry[(each.function, each.version)]
+    def begin(self, claimed: Sequence[tuple[Claimed, Run | None]]) -> None:
+        """Run the code of tasks that were claimed; where it was kept, go on with that."""
+        self._context = contextvars.copy_context()
+        for each, kept in claimed:
             before = self._runs.get(each.task)
             if before is not None:  # it was freed while the answer to a claim was under way, and taken again
                 self._let_go(before)
-            run = Run(each, workflow, self._payloads, self._clock.now)
+            if kept is not None:
+                self._runs[each.task] = kept
+                self._guarded(kept, kept.rejoin, each)
+                self._after(kept)
+                continue
+            workflow = self._registry[(each.function, each.version)]
+            keep = self.kept.size > 0
+            run = Run(each, workflow, self._payloads, self._clock.now, keep=keep, watch=self._watch)
             self._runs[run.task] = run
             self._guarded(run, run.begin)
             self._after(run)
@@ -102,6 +134,7 @@ class Runs:
     def wind_up(self) -> None:
         """Start nothing more; give back what has nothing under way."""
         self._stopping = True
+        self.kept.clear()
         for run in self:
             self._after(run)
 
@@ -114,6 +147,7 @@ class Runs:
     def abandon(self) -> None:
         """Let go of everything without a word: it is with others."""
         self.turns.forget()
+        self.kept.clear()
         for run in self:
             self._let_go(run)
 
@@ -132,52 +166,36 @@ class Runs:
         except (Exception, SystemExit) as error:  # noqa: BLE001 — one workflow's trouble is not the others'
             _log.exception("a workflow cannot be run; it is parked", task=run.task)
             run.halt("broken", error)
+        else:
+            return
+        self.turns.add(run)
 
     def _after(self, run: Run) -> None:
+        """Do what is next. Whatever goes wrong with that parks this run and leaves the others alone."""
+        self._guarded(run, self._go_on, run)
+
+    def _go_on(self, run: Run) -> None:
         if run.ended:
             self._let_go(run)
             return
+        for operation in run.stopped():
+            self._stop_step(run, operation)
         if not self._stopping:
             for operation in run.startable():
                 self._start_step(run, operation)
-        elif not self._steps.get(run):
+        elif not self._under_way.get(run):
             run.release()
         self._arm(run)
         if run.wants_turn(self._lingers(run)):
             self.turns.add(run)
-
-    def _start_step(self, run: Run, operation: Operation) -> None:
-        task = asyncio.get_running_loop().create_task(
-            carry_out(step_request(operation), operation.path, self._payloads, self._threads)
-        )
-        self._steps.setdefault(run, set()).add(task)
-        task.add_done_callback(lambda done: self._step_ended(run, operation, done))
-
-    def _step_ended(self, run: Run, operation: Operation, task: asyncio.Task[StepResult]) -> None:
-        self._steps.get(run, set()).discard(task)
-        if task.cancelled() or self._runs.get(run.task) is not run:
-            return
-        failure = task.exception()
-        if failure is not None:  # not the step's own: what it brought could not be written (a codec fails)
-            _log.error(
-                "what a step brought cannot be written; its task is parked", task=run.task, error=str(failure)
-            )
-            run.halt("broken", failure)
-            self._after(run)
-            return
-        result = task.result()
-        if result.state == "released":
-            _log.warning("a step asked for the end of the process; its task is given back", task=run.task)
-            run.release(charged=True)
-        else:
-            self._guarded(run, run.arrived, operation, result.state, result.value, result.error)
-        self._after(run)
 
     def _answered(self, answers: Sequence[tuple[Run, Advanced]]) -> None:
         for run, answer in answers:
             if self._runs.get(run.task) is not run:
                 continue
             self._guarded(run, run.answered, answer)
+            if run.owes_cancels:
+                self.owing.set()
             if run.busy:
                 pause = min(BUSY_FIRST_S * 2 ** min(run.busy, BUSY_DOUBLINGS_MAX), BUSY_LONGEST_S)
                 asyncio.get_running_loop().call_later(pause, self._again, run)
@@ -191,42 +209,171 @@ class Runs:
     def _let_go(self, run: Run) -> None:
         if self._runs.get(run.task) is run:
             del self._runs[run.task]
-        run.ended = True
-        for task in self._steps.pop(run, set()):
-            task.cancel()
+        for task in self._under_way.pop(run, {}).values():
+            self._stop(task)
+        self._conflicts.pop(run, None)
         armed = self._timers.pop(run, None)
         if armed is not None:
             armed[1].cancel()
-        run.evict()
+        if run.ended and run.kept and not self._stopping:
+            self.kept.put(run)
+        else:
+            run.ended = True
+            run.evict()
         self.changed.set()
+
+    # --- steps ---
+
+    def _start_step(self, run: Run, operation: Operation) -> None:
+        number, details = run.attempt(operation)
+        path = operation.path
+        attempted = Attempted(
+            run.task,
+            run.epoch,
+            operation,
+            step_request(operation),
+            run.cohort(operation),
+            number,
+            details,
+            beat=lambda sealed: self._beat(run, operation, task, sealed),
+            abandoned=lambda: self._under_way.get(run, {}).get(path) is not task or task in self._stopped,
+        )
+        # of a context of its own: it may be a heartbeat of another step that made room for this one
+        task = asyncio.get_running_loop().create_task(
+            self._steps.carry_out(attempted), context=self._context.copy()
+        )
+        self._under_way.setdefault(run, {})[path] = task
+        task.add_done_callback(lambda done: self._step_ended(run, operation, number, done))
+
+    def _stop_step(self, run: Run, operation: Operation) -> None:
+        """Nobody waits for it any more. A coroutine ends as it likes; a thread goes on unheard."""
+        task = self._under_way.get(run, {}).get(operation.path)
+        if task is not None:
+            self._stop(task)
+
+    def _stop(self, task: asyncio.Task[StepResult]) -> None:
+        # once only: a second cancel would end the cleaning up that the first one began
+        if task not in self._stopped:
+            self._stopped.add(task)
+            task.cancel()
+
+    def _beat(self, run: Run, operation: Operation, task: asyncio.Task[StepResult], details: Sealed) -> None:
+        # a thread that was abandoned may still beat while another attempt of its step is under way
+        if self._runs.get(run.task) is run and self._under_way.get(run, {}).get(operation.path) is task:
+            run.beat(operation, details)
+            self._after(run)
+
+    def _step_ended(
+        self, run: Run, operation: Operation, number: int, task: asyncio.Task[StepResult]
+    ) -> None:
+        self._stopped.discard(task)
+        mine = self._under_way.get(run, {})
+        if mine.get(operation.path) is not task:
+            return
+        del mine[operation.path]
+        if task.cancelled():
+            self._guarded(run, run.step_given_up, operation)
+        elif (failure := task.exception()) is not None:
+            # not the step's own: what it brought could not be written (a codec fails)
+            _log.error(
+                "what a step brought cannot be written; its task is parked", task=run.task, error=str(failure)
+            )
+            run.halt("broken", failure)
+        else:
+            self._guarded(run, self._heed, run, operation, number, task.result())
+        self._after(run)
+
+    def _heed(self, run: Run, operation: Operation, number: int, result: StepResult) -> None:
+        match result.state:
+            case "released":
+                _log.warning("a step asked for the end of the process; its task is given back", task=run.task)
+                run.release(charged=True)
+            case "committed":
+                committed = result.committed
+                assert committed is not None
+                assert committed.seq is not None
+                assert committed.at is not None
+                assert result.value is not None
+                run.committed(operation, committed.seq, committed.at, result.value)
+            case "conflicted" | "unknown":
+                self._conflicted(run, operation, number, result)
+            case "resolved":
+                run.arrived(operation, "resolved", result.value, None)
+            case "rejected":
+                self._rejected(run, operation, number, result)
+
+    def _conflicted(self, run: Run, operation: Operation, number: int, result: StepResult) -> None:
+        mine = self._conflicts.setdefault(run, {})
+        met = mine[operation.path] = mine.get(operation.path, 0) + 1
+        if met <= CONFLICTS_MAX and run.waits_for(operation):
+            known = result.state == "conflicted"
+            pause = (CONFLICT_PAUSE_S if known else UNKNOWN_PAUSE_S) * met * random.uniform(0.5, 1.5)  # noqa: S311 — jitter
+            micros = round(min(pause, CONFLICT_LONGEST_S) * 1e6)
+            (run.postpone if known else run.again)(operation, micros)
+            return
+        del mine[operation.path]
+        assert result.failure is not None
+        # if it was committed after all, the journal says so: then this is not told
+        self._rejected(run, operation, number, self._steps.failed(result.failure.__cause__ or result.failure))
+
+    def _rejected(self, run: Run, operation: Operation, number: int, result: StepResult) -> None:
+        retry = step_request(operation).retry
+        failure, error = result.failure, result.error
+        assert failure is not None
+        assert error is not None
+        if retry is None or not run.waits_for(operation):
+            run.arrived(operation, "rejected", None, error)
+            return
+        if not retry.again(failure, number):
+            # said anew: the error may tell now why there is no other attempt
+            run.arrived(operation, "rejected", None, self._payloads.seal_error(failure))
+            return
+        delay = retry.delay(number, random.random())  # noqa: S311 — jitter
+        _log.info(
+            "a step failed and is tried again",
+            task=run.task,
+            step=operation.path,
+            attempt=number,
+            again_in_s=delay.total_seconds(),
+            error=text_of(failure)[:200],
+        )
+        run.failed(operation, error, round(delay.total_seconds() * 1e6))
 
     # --- timers ---
 
     def _arm(self, run: Run) -> None:
-        """Fire the nearest timer of a held run ourselves."""
-        timer = run.next_timer()
+        """Fire the nearest timer of a held run ourselves, and start its next attempt in time.
+
+        Not while an answer is to come first: what is due then is looked at again behind it.
+        """
+        if run.in_flight:
+            return
+        due = run.next_due(starts=not self._stopping)
+        if due is not None and due <= self._clock.now() and run.wants_turn(lingering=True):
+            due = None
         armed = self._timers.get(run)
         if armed is not None:
-            if armed[0] is timer:
+            if armed[0] == due:
                 return
             armed[1].cancel()
             del self._timers[run]
-        if timer is not None:
-            pause = min(self._due_in_s(timer), ARM_LONGEST_S)
-            handle = asyncio.get_running_loop().call_later(pause, self._fire, run, timer)
-            self._timers[run] = (timer, handle)
+        if due is not None:
+            pause = min(self._in_s(due), ARM_LONGEST_S)
+            handle = asyncio.get_running_loop().call_later(pause, self._fire, run)
+            self._timers[run] = (due, handle)
 
-    def _fire(self, run: Run, timer: Operation) -> None:
+    def _fire(self, run: Run) -> None:
         self._timers.pop(run, None)
         if self._runs.get(run.task) is not run:
             return
-        if self._due_in_s(timer) <= 0:
+        timer = run.due_timer()
+        if timer is not None:
             self._guarded(run, run.arrived, timer, "resolved", None, None)
         self._after(run)
 
-    def _due_in_s(self, timer: Operation) -> float:
-        return max(0.0, (fires_at(timer) - self._clock.now()) / 1e6)
+    def _in_s(self, due: int) -> float:
+        return max(0.0, (due - self._clock.now()) / 1e6)
 
     def _lingers(self, run: Run) -> bool:
-        timer = run.next_timer()
-        return timer is not None and not self._stopping and self._due_in_s(timer) < LINGER_S
+        due = run.next_due()
+        return due is not None and not self._stopping and self._in_s(due) < LINGER_S

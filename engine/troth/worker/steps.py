@@ -1,8 +1,9 @@
-"""Calling a step function and making of what happens an outcome that can be stored.
+"""Calling a step function once and making of what happens an outcome that can be stored.
 
 An `async def` runs in the worker's loop, a plain function in a thread. Whatever it raises is an outcome; whatever it returns
 that cannot be stored is one too, so that the workflow's code hears of it instead of trying for ever. Only what ends the
-process (SystemExit, KeyboardInterrupt) is nobody's result: then the task is given back.
+process (SystemExit, KeyboardInterrupt) is nobody's result: then the task is given back. An attempt that takes too long fails
+with TimeoutError: a coroutine is canceled, a thread cannot be and is abandoned, which is said.
 """
 
 from __future__ import annotations
@@ -10,53 +11,177 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from troth.codec import Payloads, Sealed
-from troth.context import StepRequest
+import structlog
+
+from troth import calls
+from troth.codec import Payloads, Sealed, encode
+from troth.context.info import CURRENT, StepInfo
+from troth.context.requests import StepRequest
+from troth.core import Operation
+from troth.gateway.transactions import Conflicted, InDoubt, NotRecorded, Transactions
+from troth.model import Committed
+from troth.providers import Providers
+from troth.worker.seams import itself
+
+_log = structlog.get_logger("troth.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step brought: a value, or an error, or neither where the process is to end (`state` is `released`)."""
+    """What an attempt brought.
 
-    state: str
+    `resolved` and `rejected` are outcomes; `committed` one that is recorded already, at `seq` and `at`; `conflicted` is to be
+    run again at once; `unknown`: the journal knows; `released`: the process is to end.
+    """
+
+    state: Literal["resolved", "rejected", "committed", "conflicted", "unknown", "released"]
     value: Sealed | None = None
     error: Sealed | None = None
+    failure: BaseException | None = None
+    committed: Committed | None = None
 
 
-async def carry_out(request: StepRequest, name: str, payloads: Payloads, threads: Executor) -> StepResult:
-    """Call the function once."""
-    try:
-        value: Any
-        if inspect.iscoroutinefunction(request.fn):
-            value = await request.fn(*request.args, **request.kwargs)
-        else:
-            context = contextvars.copy_context()
-            value = await asyncio.get_running_loop().run_in_executor(
-                threads, lambda: context.run(_called, request.fn, request.args, dict(request.kwargs))
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """One attempt of a step: whose, which one, and whom its heartbeats go to (in the worker's loop)."""
+
+    task: str
+    epoch: int
+    operation: Operation
+    request: StepRequest
+    cohort: int
+    number: int
+    details: Any
+    beat: Callable[[Sealed], None]
+    abandoned: Callable[[], bool]
+
+    @property
+    def what(self) -> str:
+        """How errors call what it returns."""
+        return f"The result of step {self.operation.path!r}"
+
+
+class Steps:
+    """Calls step functions, with what they need: threads, providers, connections for transactions."""
+
+    def __init__(
+        self,
+        payloads: Payloads,
+        threads: Executor,
+        providers: Providers,
+        transactions: Transactions,
+        stand_in: Callable[[Callable[..., Any]], Callable[..., Any]] = itself,
+    ) -> None:
+        self._payloads = payloads
+        self._threads = threads
+        self._providers = providers
+        self._transactions = transactions
+        self._stand_in = stand_in
+
+    async def carry_out(self, attempted: Attempted) -> StepResult:
+        """Call the function once."""
+        request = attempted.request
+        self._announce(attempted)
+        limit = asyncio.timeout(request.timeout_s)
+        try:
+            async with limit:
+                if request.isolation is not None:
+                    return await self._transact(attempted)
+                value = await self._called(request.fn, request.args, request.kwargs)
+            return StepResult("resolved", value=self._payloads.seal(value, attempted.what))
+        except (SystemExit, KeyboardInterrupt, GeneratorExit, _EndsProcess):
+            return StepResult("released")
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return self.failed(error)
+        except Conflicted as error:
+            return StepResult("conflicted", failure=error)
+        except (InDoubt, NotRecorded) as error:
+            return StepResult("unknown", failure=error)
+        except TimeoutError as error:
+            return self.failed(self._too_long(attempted) if limit.expired() else error)
+        except BaseException as error:  # noqa: BLE001 — whatever a step raises is its outcome
+            return self.failed(error)
+
+    def failed(self, error: BaseException) -> StepResult:
+        """The outcome that an exception is."""
+        return StepResult("rejected", error=self._payloads.seal_error(error), failure=error)
+
+    async def close(self) -> None:
+        """Close what was provided, and the connections."""
+        await self._providers.close()
+        await self._transactions.close()
+
+    def _too_long(self, attempted: Attempted) -> TimeoutError:
+        request, path = attempted.request, attempted.operation.path
+        if not inspect.iscoroutinefunction(request.fn):
+            _log.warning("a thread took too long and is abandoned", step=path, task=attempted.task)
+        return TimeoutError(f"an attempt of step {path!r} took longer than {request.timeout_s:g} s")
+
+    def _announce(self, attempted: Attempted) -> None:
+        loop = asyncio.get_running_loop()
+
+        def beat(details: object) -> None:
+            sealed = self._payloads.seal_plain(encode(details, "The details of a heartbeat"), "The details")
+            loop.call_soon_threadsafe(attempted.beat, sealed)
+
+        CURRENT.set(
+            StepInfo(
+                attempted.task,
+                attempted.operation.path,
+                attempt=attempted.number,
+                details=attempted.details,
+                beat=beat,
+                abandoned=attempted.abandoned,
             )
-            if inspect.isawaitable(value):
-                value = await value
-        return StepResult("resolved", value=payloads.seal(value, f"The result of step {name!r}"))
-    except (SystemExit, KeyboardInterrupt, GeneratorExit, _EndsProcess):
-        return StepResult("released")
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        return _failed(error, payloads)
-    except BaseException as error:  # noqa: BLE001 — whatever a step raises is its outcome
-        return _failed(error, payloads)
+        )
+
+    async def _called(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        fn = self._stand_in(fn)
+        extra = await self._providers.arguments(fn, args, kwargs)
+        if inspect.iscoroutinefunction(fn):
+            return await fn(*args, **kwargs, **extra)
+        context = contextvars.copy_context()
+        value = await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: context.run(_plainly_called, fn, args, {**kwargs, **extra})
+        )
+        return await value if inspect.isawaitable(value) else value
+
+    async def _transact(self, attempted: Attempted) -> StepResult:
+        request, operation = attempted.request, attempted.operation
+        assert request.isolation is not None
+
+        async def work(connection: Any) -> Sealed:
+            value = await self._called(request.fn, (connection, *request.args), request.kwargs)
+            return self._payloads.seal(value, attempted.what)
+
+        def commit(value: Sealed) -> calls.Call[Committed]:
+            return calls.commit_step(
+                attempted.task,
+                attempted.epoch,
+                operation.path,
+                issued=operation.issued,
+                cohort=attempted.cohort,
+                digest=operation.digest,
+                value=value,
+            )
+
+        committed, value = await self._transactions.run(work, commit, request.isolation)
+        return StepResult("committed", value=value, committed=committed)
 
 
 class _EndsProcess(Exception):
     """A thread's function asked for the end of the process; executors would lose or misread that."""
 
 
-def _called(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _plainly_called(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
         return fn(*args, **kwargs)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
@@ -64,7 +189,3 @@ def _called(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     except StopIteration as error:
         # a future cannot carry StopIteration
         raise RuntimeError("The step raised StopIteration.") from error
-
-
-def _failed(error: BaseException, payloads: Payloads) -> StepResult:
-    return StepResult("rejected", error=payloads.seal_error(error))

@@ -22,6 +22,10 @@ from troth.worker.wording import TurnParts
 
 BATCH_MAX: Final = 500
 """Turns in one call."""
+ITEMS_MAX: Final = 5000
+"""Operations after which no further turn is taken into a call, so that it stays below what SQL takes at once."""
+BYTES_MAX: Final = 32 * 1024 * 1024
+"""Payload after which none is either."""
 AWAY_FIRST_S: Final = 0.1
 AWAY_LONGEST_S: Final = 2.0
 _ITS_OWN_FAULT: Final = ("22", "23", "54")
@@ -80,12 +84,15 @@ class Turns:
     def _gather(self) -> tuple[list[Run], list[TurnParts]]:
         runs: list[Run] = []
         parts: list[TurnParts] = []
-        while self._due and len(runs) < BATCH_MAX:
+        items = size = 0
+        while self._due and len(runs) < BATCH_MAX and items < ITEMS_MAX and size < BYTES_MAX:
             run = self._due.pop(next(iter(self._due)))
             lingering = self._lingers(run)
             if run.wants_turn(lingering):
                 runs.append(run)
                 parts.append(_said(run, lingering))
+                items += parts[-1].items
+                size += parts[-1].size
         return runs, parts
 
     async def _send(self, parts: list[TurnParts]) -> list[Advanced]:
@@ -141,4 +148,6 @@ def _call(parts: Sequence[TurnParts]) -> calls.Call[list[Advanced]]:
         [outcome for part in parts for outcome in part.outcomes],
         [operation for part in parts for operation in part.operations],
         [timer for part in parts for timer in part.timers],
+        [attempt for part in parts for attempt in part.attempts],
+        [cancel for part in parts for cancel in part.cancels],
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from troth.calls import Creation, StepOutcome, Timer, Turn
+from troth.calls import Attempt, Cancel, Creation, StepOutcome, Timer, Turn
 from troth.codec import Payloads, Sealed
-from troth.context import PromiseRequest, StepRequest, WaitRequest
+from troth.context.requests import ChildRequest, PromiseRequest, StepRequest, WaitRequest
 from troth.core import CANCEL, TIMER, CanceledOutcome, Operation, Outcome, Raised, Returned
-from troth.errors import TrothError
+from troth.errors import Diverged, TrothError
 from troth.model import JournalEntry
 
 
@@ -24,16 +25,66 @@ class TurnParts:
     outcomes: list[StepOutcome] = field(default_factory=list[StepOutcome])
     operations: list[Creation] = field(default_factory=list[Creation])
     timers: list[Timer] = field(default_factory=list[Timer])
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    cancels: list[Cancel] = field(default_factory=list[Cancel])
+
+    @property
+    def items(self) -> int:
+        """How much it says, in things said."""
+        return (
+            len(self.outcomes)
+            + len(self.operations)
+            + len(self.timers)
+            + len(self.attempts)
+            + len(self.cancels)
+        )
+
+    @property
+    def size(self) -> int:
+        """How much of it is payload, in bytes."""
+        said = [self.turn.value, self.turn.error]
+        for one in self.outcomes:
+            said += one.value, one.error
+        for asked in self.operations:
+            said += asked.args, asked.default
+        return sum(len(memoryview(each)) for each in said if isinstance(each, msgspec.Raw))
 
 
 @dataclass(slots=True)
 class Arrived:
-    """What an operation brought."""
+    """What an operation brought; `retried` says that attempts of it had failed before."""
 
     operation: Operation
     state: str
     value: Sealed | None
     error: Sealed | None
+    retried: bool = False
+
+    @property
+    def size(self) -> int:
+        """Its payload, in bytes."""
+        sealed = self.value or self.error
+        return 0 if sealed is None else len(sealed.data)
+
+
+def happened(
+    arrived: Arrived, seq: int, at: int, *, epoch: int, cohort: int, payloads: Payloads
+) -> JournalEntry:
+    """What an operation brought, as the event that it will be if nobody was faster."""
+    operation = arrived.operation
+    return JournalEntry(
+        seq=seq,
+        operation=operation.path,
+        kind=operation.kind,
+        state=arrived.state,
+        at=at,
+        issued=operation.issued,
+        epoch=epoch,
+        digest=operation.digest,
+        cohort=cohort,
+        value=raw(arrived.value, payloads.plain),
+        error=raw(arrived.error, payloads.plain),
+    )
 
 
 def outcome(task: str, arrived: Arrived, entry: JournalEntry) -> StepOutcome:
@@ -45,8 +96,10 @@ def outcome(task: str, arrived: Arrived, entry: JournalEntry) -> StepOutcome:
         operation.kind,
         operation.issued,
         arrived.state,
-        operation.digest,
+        cohort=entry.cohort,
+        digest=operation.digest,
         at=entry.at,
+        retried=arrived.retried,
     )
     if operation.kind == TIMER:
         said.micros = duration(operation)
@@ -61,9 +114,9 @@ def outcome(task: str, arrived: Arrived, entry: JournalEntry) -> StepOutcome:
     return said
 
 
-def creation(task: str, operation: Operation) -> Creation:
-    """A promise that the code made or named."""
-    said = Creation(task, operation.path, operation.kind, operation.issued, operation.digest)
+def creation(task: str, operation: Operation, cohort: int, payloads: Payloads) -> Creation:
+    """A promise that the code made or named, or a child that it started."""
+    said = Creation(task, operation.path, operation.kind, operation.issued, cohort, operation.digest)
     request = operation.request
     if isinstance(request, WaitRequest):
         said.promise = request.promise
@@ -76,12 +129,71 @@ def creation(task: str, operation: Operation) -> Creation:
             said.default = msgspec.Raw(request.default.data)
             if request.default.headers is not None:
                 said.default_headers = msgspec.Raw(request.default.headers)
+    elif isinstance(request, ChildRequest):
+        _child(said, request, payloads)
     return said
 
 
-def timer(task: str, operation: Operation) -> Timer:
+def _child(said: Creation, request: ChildRequest, payloads: Payloads) -> None:
+    sealed = payloads.seal_plain(request.arguments, f"The arguments of {request.function!r}")
+    said.function = request.function
+    said.args = msgspec.Raw(sealed.data)
+    if sealed.headers is not None:
+        said.args_headers = msgspec.Raw(sealed.headers)
+    if sealed.digest is not None:
+        said.args_digest = sealed.digest.hex()
+    said.promise = request.id
+    said.queue = request.queue
+    said.priority = request.priority
+    said.delay = request.delay
+    said.timeout = request.timeout
+    said.title = request.title
+    said.tags = request.tags
+
+
+def asked_bytes(operation: Operation) -> int:
+    """How much of a creation is payload."""
+    request = operation.request
+    if isinstance(request, ChildRequest):
+        return len(request.arguments)
+    if isinstance(request, PromiseRequest) and request.default is not None:
+        return len(request.default.data)
+    return 0
+
+
+def parked(code: str, error: BaseException) -> dict[str, object]:
+    """Why a task is parked, for a person to read."""
+    reason: dict[str, object] = {"code": code, "message": str(error)[:2000] or type(error).__name__}
+    if isinstance(error, Diverged):
+        reason["data"] = {
+            "operation": error.operation,
+            "recorded": error.recorded,
+            "issued": error.issued,
+            "line": error.line,
+        }
+    return reason
+
+
+def child_id(task: str, operation: Operation) -> str:
+    """The ID of the promise that a child settles."""
+    request = operation.request
+    given = request.id if isinstance(request, ChildRequest) else None
+    return given or f"{task}~{operation.path}"
+
+
+def timer(task: str, operation: Operation, cohort: int) -> Timer:
     """A timer that stays open while its task is suspended."""
-    return Timer(task, operation.path, operation.issued, duration(operation), operation.digest)
+    return Timer(task, operation.path, operation.issued, duration(operation), cohort, operation.digest)
+
+
+def later(task: str, operation: Operation, micros: int, cohort: int) -> Timer:
+    """A step that is to be tried again in so many microseconds, with nobody holding the task meanwhile."""
+    return Timer(task, operation.path, operation.issued, max(micros, 0), cohort, operation.digest, "retry")
+
+
+def given_up() -> BaseException:
+    """What becomes of a step for which the code no longer waits."""
+    return asyncio.CancelledError("the workflow gave up waiting for it")
 
 
 def finish(

@@ -19,8 +19,9 @@ import secrets
 import socket
 import time
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, Final
 
@@ -37,12 +38,16 @@ from troth.errors import (
     Unreachable,
     WorkerDead,
 )
-from troth.gateway.pool import Pool
 from troth.model import Claimed, HeldNews
+from troth.providers import Providers
 from troth.registry import Registry, Workflow, check_name
 from troth.worker.clock import Clock
 from troth.worker.keeper import Ears, Keeper
+from troth.worker.run import Run
 from troth.worker.runs import Runs
+from troth.worker.seams import Seams
+from troth.worker.steps import Steps
+from troth.worker.watchdog import LEAVE_AFTER_S, NAMED_AFTER_S
 
 CLAIM_BATCH_MAX: Final = 200
 """Tasks in one claim."""
@@ -51,6 +56,10 @@ LEASE_SHORTEST: Final = timedelta(seconds=1)
 LEASE_LONGEST: Final = timedelta(days=1)
 THREADS_DEFAULT: Final = 32
 """Plain (not async) step functions that run at once."""
+TRANSACTIONS_DEFAULT: Final = 10
+"""Connections for `ctx.transaction`, and so how many of them run at once."""
+KEEP_DEFAULT: Final = 1000
+"""Suspended workflows whose code stays in memory."""
 LOOK_AGAIN_S: Final = (0.02, 0.1, 0.5)
 """When an idle worker looks again: a hint may be missed at the moment when it falls asleep."""
 BUSY_CLAIMS: Final = 3
@@ -67,9 +76,13 @@ _log = structlog.get_logger("troth.worker")
 class Worker:
     """Runs workflows: claims tasks of `queues` for the functions it is given, until `stop`.
 
-    `concurrency`: workflows in memory at once. `threads`: plain step functions at once. `lease`: how long it may be silent
-    before its tasks are given to others. `poll`: how often it looks for work by itself. `grace`: how long `stop` waits for
-    steps under way before it gives their tasks back.
+    `concurrency`: workflows under way at once. `threads`: plain step functions at once. `transactions`: those of
+    `ctx.transaction` at once. `keep`: suspended workflows whose code stays in memory, to go on without a replay. `provide`:
+    replacements for what `provided(...)` makes. `lease`: how long it may be silent before its tasks are given to others.
+    `poll`: how often it looks for work by itself. `grace`: how long `stop` waits for steps under way before it gives their
+    tasks back. `blocked_named_after`, `blocked_leave_after`: how long one run of code may block the worker's loop before its
+    line is named in the log, and before the lease is left to run out, so that others go on. `watch`: entered around every
+    run of workflow code (`troth.worker.guard.Guard` is one). `seams`: for tests.
 
         async with Troth(dsn) as troth:
             await Worker(troth, [approve_order]).run()
@@ -83,16 +96,25 @@ class Worker:
         *,
         concurrency: int = CONCURRENCY_DEFAULT,
         threads: int = THREADS_DEFAULT,
+        transactions: int = TRANSACTIONS_DEFAULT,
+        keep: int = KEEP_DEFAULT,
+        provide: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
+        watch: AbstractContextManager[object] | None = None,
         lease: timedelta = timedelta(seconds=15),
         poll: timedelta = timedelta(seconds=1),
         grace: timedelta = timedelta(seconds=10),
+        blocked_named_after: timedelta = timedelta(seconds=NAMED_AFTER_S),
+        blocked_leave_after: timedelta = timedelta(seconds=LEAVE_AFTER_S),
         name: str | None = None,
+        seams: Seams | None = None,
     ) -> None:
         self.registry = Registry(workflows)
         if not self.registry:
             raise InvalidArgument("A worker without workflows has nothing to do.", hint="Give it some.")
-        if concurrency < 1 or threads < 1 or not queues:
-            raise InvalidArgument("A worker needs a queue, and a concurrency and threads of 1 or more.")
+        if concurrency < 1 or threads < 1 or transactions < 1 or keep < 0 or not queues:
+            raise InvalidArgument(
+                "A worker needs a queue, a concurrency, threads and transactions of 1 or more, and keeps 0 or more."
+            )
         if not LEASE_SHORTEST <= lease <= LEASE_LONGEST or poll <= timedelta(0):
             raise InvalidArgument(
                 f"A lease of {lease} and a poll of {poll} cannot be.",
@@ -103,15 +125,26 @@ class Worker:
         self.lease = lease
         self.poll_s = poll.total_seconds()
         self.grace_s = grace.total_seconds()
+        self._blocked_s = blocked_named_after.total_seconds(), blocked_leave_after.total_seconds()
         self.name = name or f"{_short_host()}-{os.getpid()}"
         check_name(self.name, "worker")
         self.id = self._new_id()
         self._client = client
-        self._pool = Pool(client.dsn, client.schema, size=3, prepared=client.prepared)
+        self._seams = seams or Seams()
+        self._pool = self._seams.pool(client.dsn, client.schema, size=3, prepared=client.prepared)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="troth step")
         self._lanes = _lanes(self.registry)
         self._clock = Clock()
-        self._runs = Runs(self.registry, client.payloads, self._pool, self._clock, self._threads)
+        self._steps = Steps(
+            client.payloads,
+            self._threads,
+            Providers(provide),
+            self._seams.transactions(client.dsn, client.schema, size=transactions, prepared=client.prepared),
+            self._seams.stand_in,
+        )
+        self._runs = Runs(
+            self.registry, client.payloads, self._pool, self._clock, self._steps, kept=keep, watch=watch
+        )
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._keeper: Keeper | None = None
@@ -187,6 +220,7 @@ class Worker:
             _log.warning("left without a word; the lease will tell", worker=self.id, error=str(error))
         if keeper is not None:
             await keeper.join()
+        await self._steps.close()
         await self._pool.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         _log.info("worker stopped", worker=self.id)
@@ -228,6 +262,9 @@ class Worker:
             listen_dsn=client.listen_dsn if client.notify else None,
             beat_every_s=self.lease.total_seconds() / 3,
             held=self._runs.held,
+            blocked_named_after_s=self._blocked_s[0],
+            blocked_leave_after_s=self._blocked_s[1],
+            pool=self._seams.pool,
             ears=Ears(self._wake.set, listening, self._hear_news, self._taken_for_dead),
         )
         self._keeper.start()
@@ -341,22 +378,33 @@ class Worker:
             self._alone = (claimed[0].task, time.monotonic())
         # held from now on: fetching long journals may take longer than a heartbeat leaves to a claim under way
         self._runs.coming = {each.task: each.epoch for each in claimed}
+        kept: dict[str, Run] = {}
         try:
             for each in claimed:
-                if len(each.journal) < each.last_seq:
-                    await self._complete(each)
-            await self._in_callback(self._runs.begin, claimed)
+                run = self._runs.kept.take(each.task)
+                if run is not None:
+                    kept[each.task] = run
+                await self._complete(each, run)
+            await self._in_callback(self._runs.begin, [(each, kept.pop(each.task, None)) for each in claimed])
         finally:
             self._runs.coming = {}
+            for run in kept.values():
+                run.evict()
         return True
 
-    async def _complete(self, claimed: Claimed) -> None:
-        """Fetch the rest of a journal that was too long for the claim."""
-        while len(claimed.journal) < claimed.last_seq:
-            page = await self._pool.run(calls.journal(claimed.task, from_seq=len(claimed.journal) + 1))
+    async def _complete(self, claimed: Claimed, kept: Run | None) -> None:
+        """Fetch what is missing of a journal: it was too long for the claim, or its first part was thought to be here."""
+        journal = claimed.journal
+        begins_at = 1 if kept is None else kept.seen + 1
+        if journal and journal[0].seq > begins_at:
+            journal.clear()
+        have = journal[-1].seq if journal else begins_at - 1
+        while have < claimed.last_seq:
+            page = await self._pool.run(calls.journal(claimed.task, from_seq=have + 1))
             if not page:
                 return
-            claimed.journal.extend(page)
+            journal.extend(page)
+            have = journal[-1].seq
 
     # --- what is due ---
 
@@ -376,7 +424,8 @@ class Worker:
                 _log.warning("a tick failed", error=str(error))
             if self._keeper is not None and not self._listening and len(self._runs) > 0:
                 self._keeper.beat()
-            await asyncio.sleep(pause)
+            if await _happens(self._runs.owing, pause):
+                self._runs.owing.clear()
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:

@@ -101,6 +101,7 @@ async def main(options: dict[str, Any]) -> None:
             poll=timedelta(seconds=options.get("poll_s", 0.3)),
             grace=timedelta(seconds=options.get("grace_s", 5)),
             name=options.get("name"),
+            **({"keep": options["keep"]} if "keep" in options else {}),
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

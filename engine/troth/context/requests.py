@@ -1,0 +1,67 @@
+"""What an operation asks of the worker, as the context writes it down and the worker carries it out.
+
+Durations are in microseconds. The machine in between does not look into these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from troth.codec import Sealed
+from troth.retry import Retry
+
+WAIT: Final = "wait"
+"""The kind of operation that waits for somebody else's promise."""
+CALL: Final = "call"
+"""A child whose end the workflow's own end waits for."""
+START: Final = "start"
+"""A child that outlives the workflow."""
+
+Isolation: TypeAlias = Literal["read_committed", "repeatable_read", "serializable"]
+Close: TypeAlias = Literal["cancel", "wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """A function to call outside the workflow; in a transaction of ours where `isolation` says which."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    retry: Retry | None = None
+    timeout_s: float | None = None
+    isolation: Isolation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromiseRequest:
+    """A latent promise to make under the operation's ID."""
+
+    timeout: int | None
+    default: Sealed | None
+    title: str | None
+    tags: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitRequest:
+    """A promise of the namespace to wait for."""
+
+    promise: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRequest:
+    """A workflow to start, under the operation's ID unless one is given; `arguments` is their plain JSON text."""
+
+    function: str
+    arguments: bytes
+    id: str | None
+    queue: str | None
+    priority: int
+    delay: int | None
+    timeout: int | None
+    title: str | None
+    tags: Mapping[str, str] | None

@@ -1,0 +1,149 @@
+"""Faults that were found once in what the programming model added, each with the case that showed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from tests.support.sql import Row, Sql, Worker, call, promise, step, timer, turn, wait
+from troth.testing.clock import Clock
+
+
+@pytest.fixture
+def w(sql: Sql, worker: Worker) -> Worker:
+    """A worker that holds the task `w`, epoch 1, nothing seen."""
+    sql.start("w", "f")
+    worker.claim()
+    return worker
+
+
+def outcome(entry: Row) -> tuple[str, object, object, object]:
+    return entry["state"], entry["value"], entry["error"], entry["headers"]
+
+
+# outcomes of promises that are purged
+
+
+@pytest.mark.parametrize("settled", [None, 7])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_event_of_a_promise_elsewhere_stays_what_it_was_when_its_id_is_used_again(
+    sql: Sql, w: Worker, clock: Clock, settled: int | None, when: str
+) -> None:
+    """What was settled with nothing was told with the value of whatever had its ID later, and one without headers with those."""
+    sql.create_promise("other")
+    if when == "before":
+        sql.resolve("other", settled)
+    w.advance(turn("w", 1, 0), operations=[wait("w", "its", "other")])
+    if when == "after":
+        sql.resolve("other", settled)
+    clock.advance(timedelta(days=1))
+    assert sql.purge(timedelta(hours=1)) == 1
+    sql.create_promise("other")
+    sql.resolve("other", "another's", headers={"codec": "x"})
+    assert [outcome(entry) for entry in sql.journal("w")] == [("resolved", settled, None, None)]
+    sql.fork("w", "again")
+    assert [outcome(entry) for entry in sql.journal("again")] == [("resolved", settled, None, None)]
+
+
+# outcomes under the name of a wait
+
+
+@pytest.mark.parametrize("kind", ["step", "timer", "patch"])
+def test_an_outcome_under_the_name_of_a_wait_is_refused(sql: Sql, worker: Worker, kind: str) -> None:
+    """It took the place of the promise's one event: whoever settled that got a unique violation, for ever."""
+    for each in ("w", "x"):
+        sql.start(each, "f")
+    worker.claim()
+    worker.advance(turn("w", 1, 0), operations=[promise("w", "p")])
+    answers = worker.advance(
+        turn("w", 1, 0, "suspend"),
+        turn("x", 1, 0, "finish", state="resolved"),
+        outcomes=[{**step("w", "p"), "kind": kind, "micros": 0}],
+    )
+    assert {task: row["answer"] for task, row in answers.items()} == {"w": "halted", "x": "ok"}
+    task = sql.task("w")
+    assert task is not None
+    assert task["reason"] == {
+        "code": "nondeterminism",
+        "message": f"p is a {kind} by now, and waits as a promise",
+    }
+    assert sql.resolve("w~p", 1)["answer"] == "settled"
+    assert sql.events("w") == [(1, "p", "resolved")]
+
+
+def test_a_step_under_the_name_of_a_timer_is_refused(sql: Sql, w: Worker, clock: Clock) -> None:
+    """The tick that fired it failed at it, again and again."""
+    w.advance(turn("w", 1, 0, "suspend"), operations=[promise("w", "p")], timers=[timer("w", "t", 1_000_000)])
+    sql.resolve("w~p")
+    w.claim()
+    assert w.advance(turn("w", 2, 1), outcomes=[step("w", "t", 1)])["w"]["answer"] == "halted"
+    clock.advance(timedelta(seconds=1))
+    assert sql.tick()["timers"] == 1
+    assert sql.events("w") == [(1, "p", "resolved"), (2, "t", "resolved")]
+
+
+# what the code asked for
+
+
+def test_a_holder_may_say_that_nothing_is_unsaid(sql: Sql, w: Worker) -> None:
+    """It was known of a suspension only: a long run that crashed compared nothing of what it had asked for."""
+
+    def asked() -> int:
+        return int(sql.one("select asked from task"))
+
+    w.advance(turn("w", 1, 0, asked=True))
+    assert asked() == -1, "no write for its own sake"
+    w.advance(turn("w", 1, 0), outcomes=[step("w", "a")])
+    assert asked() == -1
+    w.advance(turn("w", 1, 1, asked=True), outcomes=[step("w", "b", 1)], operations=[promise("w", "p", 2)])
+    assert asked() == 2
+    # an event that came with it is one after which nothing is known
+    sql.create_promise("other")
+    sql.resolve("other", 1)
+    w.advance(turn("w", 1, 2, asked=True), operations=[wait("w", "its", "other", 2)])
+    assert (asked(), sql.one("select last_seq from task")) == (2, 3)
+    assert w.advance(turn("w", 1, 2, asked=True), outcomes=[step("w", "c", 2)])["w"]["answer"] == "news"
+    assert asked() == 2
+    assert w.advance(turn("w", 1, 4, asked=True), outcomes=[step("w", "d", 4)])["w"]["answer"] == "ok"
+    assert asked() == 5
+
+
+def test_code_that_was_kept_and_went_on_is_not_where_it_was_kept(sql: Sql, w: Worker) -> None:
+    """Kept at a suspension, it went on and was given back: the next claim began where nobody's code stood any more."""
+    w.advance(turn("w", 1, 0, "suspend", keep=True), operations=[promise("w", "p")])
+    sql.resolve("w~p")
+    w.claim()
+    w.advance(turn("w", 2, 1, asked=True), outcomes=[step("w", "s", 1)])
+    w.advance(turn("w", 2, 2, "release"))
+    assert [entry["seq"] for entry in w.claim()[0]["journal"]] == [1, 2]
+
+
+# a tick beside an operator
+
+
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_a_tick_waits_for_no_operator_who_has_not_committed(
+    sql: Sql, w: Worker, another: Callable[..., Sql], limit: int
+) -> None:
+    """He ends a child by force and writes its row of `closing`; the tick that passes the child writes that row too."""
+    w.advance(turn("w", 1, 0), operations=[call("w", f"c{n}") for n in range(3)])
+    w.claim()
+    w.advance(turn("w~c1", 1, 0), operations=[promise("w~c1", "p")])
+    w.finish("w", 1, 0)
+    operator, ticker = another(), another()
+    ticker.query("set statement_timeout = '5s'")
+    with operator.connection.transaction():
+        operator.cancel_force("w~c1")
+        for _ in range(4):
+            ticker.tick(limit)
+        passed = ["w~c0"] if limit == 1 else ["w~c0", "w~c2"]
+        assert [sql.events(each) for each in passed] == [[(1, "~cancel", "canceled")] for _ in passed]
+    for _ in range(10):
+        sql.tick(limit)
+    assert sql.query("select * from closing") == []
+    assert {each: sql.state(each) for each in ("w~c0", "w~c1", "w~c1~p", "w~c2")} == {
+        "w~c0": "pending", "w~c1": "canceled", "w~c1~p": "canceled", "w~c2": "pending",
+    }  # fmt: skip
+    assert [len(sql.events(f"w~c{n}")) for n in (0, 2)] == [1, 1]
