@@ -310,7 +310,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """A task that a worker was given. Instants are microseconds since the Unix epoch; payloads JSON text.
 
     The journal begins after `asked` where this worker suspended the task and said that it keeps the code, else at 1.
-    `asked` is the last event after which all that the code asked for is recorded (-1: none yet).
+    `asked` is the last event after which all that the code asked for is recorded (-1: none yet); `waits`, where the code
+    is run anew, what of it has no event yet.
     """
 
     task: str
@@ -329,8 +330,9 @@ class Claimed(msgspec.Struct, frozen=True):
     last_seq: int
     alone: bool
     asked: int
-    steps: list[StepAttempt]
-    journal: list[JournalEntry]
+    waits: list[OpenWait] = []
+    steps: list[StepAttempt] = []
+    journal: list[JournalEntry] = []
 
 
 class Advanced(msgspec.Struct, frozen=True):

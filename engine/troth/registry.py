@@ -29,6 +29,7 @@ from troth.retry import Retry
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 WorkflowFunction = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
@@ -37,13 +38,13 @@ POSITIONALS: Final = "*"
 
 
 @dataclass(frozen=True, eq=False)
-class Workflow(Generic[P, T]):
+class Workflow(Generic[P, T_co]):
     """A durable function: what `@workflow` makes of an `async def (ctx, ...)`.
 
     `queue` is where its tasks go unless a start says otherwise, `timeout` how long a run of it may take in all.
     """
 
-    fn: WorkflowFunction[P, T]
+    fn: WorkflowFunction[P, T_co]
     name: str
     version: int = 1
     queue: str | None = None
@@ -60,7 +61,7 @@ class Workflow(Generic[P, T]):
         object.__setattr__(self, "signature", _without_context(self.fn, self.name))
         self.__dict__.update(_appearance(self.fn))
 
-    def __call__(self, ctx: Any, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+    def __call__(self, ctx: Any, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]:
         return self.fn(ctx, *args, **kwargs)
 
     @property

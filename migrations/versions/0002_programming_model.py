@@ -3,6 +3,7 @@
 `task.asked` is the last event after which everything that the code asked for is recorded (-1: none yet); `kept_by` the
 worker that suspended it and may still have its code in memory up to there.
 `cohort` tells which operations were issued together after one event, so that replay finds one that was added.
+`wait_timers` is for suspensions: a parent of ten thousand children must not read all its waits to find its timers.
 An event that an operator wrote says nothing of where its operation was issued.
 `closing.itself`: not the children of this promise are owed a cancel but it; `force`: without asking its code; `after`:
 how far its children have been gone through.
@@ -30,6 +31,9 @@ alter table checkpoint
 
 alter table wait
   add column cohort integer;
+-- a namespace waits for few things at once, and the migration's lock has a limit
+-- squawk-ignore require-concurrent-index-creation
+create index wait_timers on wait (task) where fire_at is not null;
 
 alter table closing
   add column itself boolean not null default false,

@@ -79,6 +79,7 @@ declare
   v_error constant jsonb := jsonb_build_object('type', 'canceled', 'message', coalesce(p_reason, 'canceled by ' || v_actor));
   v_promise promise;
   v_task task;
+  v_operation text;
   v_answer text;
 begin
   perform _catch_up(p_id, v_now);
@@ -92,8 +93,9 @@ begin
   elsif v_promise.state <> 'pending' then
     v_answer := 'conflict';
   elsif v_task.epoch > 0 then
-    if not exists (select from checkpoint where task = p_id and operation = '~cancel') then
-      perform _append_cancel(v_task, v_error, v_now);
+    v_operation := _next_cancel(v_task, v_now);
+    if v_operation is not null then
+      perform _append_cancels(array[p_id], v_error, v_now, v_operation);
       perform _record_audit(v_now, v_actor, 'cancel', p_id, v_task.state, 'requested', v_error);
     end if;
     select * into v_task from task where id = p_id;
@@ -108,18 +110,34 @@ begin
   return jsonb_build_object('answer', v_answer, 'promise', _document(v_promise, v_task, v_now));
 end $$;
 
--- A request to cancel takes its place in the workflow's order like any other event.
-create function _append_cancel(p_task task, p_error jsonb, p_now timestamptz) returns void
-  language sql volatile
-as $$ select _append_cancels(array[(p_task).id], p_error, p_now) $$;
+-- What the next request to cancel a workflow that has begun is called in its journal. Null where there is nothing to be added: its
+-- code has not been told of the last one yet, or that came within this second and was the same click.
+create function _next_cancel(p_task task, p_now timestamptz) returns text
+  language plpgsql stable
+as $$
+declare
+  v_last checkpoint;
+begin
+  select * into v_last from checkpoint c
+   where c.task = (p_task).id and c.operation like '~cancel%'
+   order by c.seq desc limit 1;
+  if not found then
+    return '~cancel';
+  elsif v_last.at > p_now - interval '1 second'
+    or not ((p_task).asked >= v_last.seq or ((p_task).state = 'claimed' and not (p_task).news)) then
+    return null;
+  end if;
+  return '~cancel:' || coalesce(nullif(split_part(v_last.operation, ':', 2), '')::integer, 1) + 1;
+end $$;
 
--- The same for many, whose rows are locked and who have not been asked before.
-create function _append_cancels(p_tasks text[], p_error jsonb, p_now timestamptz) returns void
+-- A request to cancel takes its place in the workflow's order like any other event. The rows are locked, and none of the tasks has
+-- an event of that name.
+create function _append_cancels(p_tasks text[], p_error jsonb, p_now timestamptz, p_operation text default '~cancel') returns void
   language plpgsql volatile
 as $$
 begin
   insert into checkpoint (task, seq, operation, kind, issued, state, error, at, epoch)
-  select t.id, t.last_seq + 1, '~cancel', 'cancel', 0, 'canceled', p_error, greatest(p_now, t.last_at), t.epoch
+  select t.id, t.last_seq + 1, p_operation, 'cancel', 0, 'canceled', p_error, greatest(p_now, t.last_at), t.epoch
     from task t where t.id = any (p_tasks);
   update task t
      set last_seq = t.last_seq + 1,

@@ -1,5 +1,7 @@
 -- Cancels. A latent promise, or a workflow that never ran, settles at once. A workflow that has begun is told: the answer is
--- `requested`, its code sees the cancellation as an event in its order and ends as it decides. Asking again changes nothing.
+-- `requested`, its code sees the cancellation as an event in its order and ends as it decides. Asked again, once the code has been
+-- told and at least a second later, it is told again, so that clean-up which takes too long can be interrupted; a click that came
+-- twice changes nothing.
 -- grant: client, worker, admin
 create function cancel(p_id text, p_reason text default null, p_actor text default null) returns jsonb
   language plpgsql volatile security definer set search_path from current

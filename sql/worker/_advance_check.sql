@@ -20,7 +20,7 @@ begin
   if v_odd is null then
     select case
         when coalesce(o.kind, '') not in ('step', 'timer', 'patch') then format('an outcome of kind %L', o.kind)
-        when coalesce(o.operation, '') in ('', '~cancel', '~delay') or o.issued is null then 'an outcome lacks operation or issued'
+        when coalesce(o.operation, '~') like '~%' or o.operation = '' or o.issued is null then 'an outcome lacks operation or issued'
         when coalesce(o.state, '') not in ('resolved', 'rejected') then format('an outcome with state %L', o.state)
       end into v_odd
       from jsonb_to_recordset(p_outcomes) o(task text, operation text, kind text, issued integer, state text)
@@ -32,7 +32,7 @@ begin
   if v_odd is null and p_timers <> '[]' then
     select case
         when coalesce(o.kind, 'timer') not in ('timer', 'retry') then format('a timer of kind %L', o.kind)
-        when coalesce(o.operation, '') in ('', '~cancel', '~delay') or o.issued is null or o.micros is null then 'a timer lacks operation, issued or micros'
+        when coalesce(o.operation, '~') like '~%' or o.operation = '' or o.issued is null or o.micros is null then 'a timer lacks operation, issued or micros'
       end into v_odd
       from jsonb_to_recordset(p_timers) o(operation text, kind text, issued integer, micros bigint)
      order by 1 nulls last limit 1;
@@ -56,12 +56,14 @@ declare
 begin
   select case
       when coalesce(o.kind, '') not in ('promise', 'wait', 'call', 'start') then format('an operation of kind %L', o.kind)
-      when coalesce(o.operation, '') in ('', '~cancel', '~delay') or o.issued is null then 'an operation lacks its name or issued'
+      when coalesce(o.operation, '~') like '~%' or o.operation = '' or o.issued is null then 'an operation lacks its name or issued'
       when o.kind = 'wait' and o.promise is null or o.kind = 'promise' and o.promise is not null
         then 'a wait names its promise, a promise has the name of its operation'
       when o.timeout < 0 then 'an operation has a negative timeout'
+      when o.has_default and o.timeout is null then 'a default without a timeout would never come'
     end into v_odd
-    from jsonb_to_recordset(p_operations) o(task text, operation text, kind text, issued integer, promise text, timeout bigint)
+    from jsonb_to_recordset(p_operations) o(
+      task text, operation text, kind text, issued integer, promise text, timeout bigint, has_default boolean)
    order by 1 nulls last limit 1;
   if v_odd is not null then
     return v_odd;
@@ -69,6 +71,12 @@ begin
   perform _check_id(o.task || '~' || o.operation, _id_length_max())
     from jsonb_to_recordset(p_operations) o(task text, operation text, promise text)
    where o.promise is null and length(o.task) + length(o.operation) >= _id_length_max();
+  perform _check_payload(o."default", 'default'), _check_payload(o.default_headers, 'headers'), _check_tags(o.tags),
+          _check_text(o.title, 'title'), _check_span(_span(o.timeout), 'timeout')
+    from jsonb_to_recordset(p_operations) o(
+      kind text, "default" jsonb, default_headers jsonb, title text, tags jsonb, timeout bigint)
+   where o.kind = 'promise'
+     and (o."default" is not null or o.default_headers is not null or o.title is not null or o.tags is not null or o.timeout is not null);
   for v_child in
     select * from jsonb_to_recordset(p_operations) o(
       kind text, promise text, function text, args jsonb, args_headers jsonb, queue text, priority integer, delay bigint,

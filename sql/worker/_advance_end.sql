@@ -1,18 +1,17 @@
 -- The last part of `advance`: task rows, ends and their deliveries, suspensions, releases.
 
--- Keeps what was appended. A turn that ends is not written before it is deleted, unless something may come between. Where its
--- holder says that nothing it was told to ask for is unsaid, that is known of all events that he has been told (which he may have
--- told ahead); the code that was kept at an earlier suspension is no longer where it stood.
-create function _store_turns(p_turns turn[], p_tasks text[], p_asked jsonb) returns void
+-- Keeps what was appended. A turn that ends is not written before it is deleted, unless something may come between. Whoever
+-- suspends, or says so (`asked`), has recorded all that the code asked for up to what it was told (ahead, too). Code that was kept
+-- at an earlier suspension is no longer where it stood then.
+create function _store_turns(p_turns turn[], p_tasks text[]) returns void
   language sql volatile
 as $$
   update task t
      set last_seq = r.last_seq, last_at = r.last_at, children = r.children, news = false,
          attempts = case when r.changed then 0 else t.attempts end,
          kept_by = case when not r.changed then t.kept_by end,
-         asked = case when r.verdict = 'ok' and r.changed and a.asked then greatest(t.asked, r.told) else t.asked end
+         asked = case when r.verdict = 'ok' and r.changed and r.next in ('asked', 'suspend') then greatest(t.asked, r.told) else t.asked end
     from unnest(p_turns) r
-    join jsonb_to_recordset(p_asked) a(task text, asked boolean) on a.task = r.task
    where t.id = r.task and t.id = any (p_tasks) and r.verdict in ('ok', 'news', 'halted')
      and (r.changed or t.news)
      and (r.next is distinct from 'finish' or r.last_seq <> r.told or r.children <> t.children or r.verdict <> 'ok')
@@ -91,7 +90,7 @@ begin
     return;
   end if;
   delete from wait w
-   where w.task = any (v_ids) and w.kind in ('timer', 'retry')
+   where w.task = any (v_ids) and w.fire_at is not null and w.kind in ('timer', 'retry')
      and not exists (select from jsonb_to_recordset(p_timers) o(task text, operation text)
                       where o.task = w.task and o.operation = w.operation);
   if p_timers <> '[]' then

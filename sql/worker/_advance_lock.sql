@@ -21,7 +21,8 @@ begin
     select id from promise where id = any (v_ids) order by id for no key update skip locked) l);
 end $$;
 
--- Then tasks: the callers' own, and those that wait for what ends here. Judged by the rows as they are under the lock.
+-- Then tasks: the callers' own, and those that wait for what ends here. Judged by the rows as they are under the lock. A turn that
+-- goes on with nothing left unsaid is `asked`.
 create function _lock_turns(p_turns jsonb, p_promises text[]) returns turn[]
   language plpgsql volatile
 as $$
@@ -44,13 +45,13 @@ begin
   end if;
   return array(
     select row(
-        t.task, t.epoch, t.seen, t."then",
+        t.task, t.epoch, t.seen, coalesce(t."then", case when t.asked then 'asked' end),
         case when h.id is null then case when exists (select from task e where e.id = t.task offset 0) then 'busy' else 'fenced' end
              when h.state <> 'claimed' or h.epoch <> t.epoch then 'fenced'
              when t."then" = 'finish' and (p.id is null or t.task = any (v_stuck)) then 'busy'
              else 'ok' end,
         h.last_seq, h.last_at, t.seen, h.children, h.timeout_at, h.started_at, t.reason, false)::turn
-      from jsonb_to_recordset(p_turns) t(task text, epoch integer, seen integer, "then" text, reason jsonb)
+      from jsonb_to_recordset(p_turns) t(task text, epoch integer, seen integer, "then" text, reason jsonb, asked boolean)
       left join unnest(v_held) h on h.id = t.task
       left join unnest(p_promises) p(id) on p.id = t.task);
 end $$;

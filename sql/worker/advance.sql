@@ -4,8 +4,8 @@
 -- p_turns      {"task", "epoch", "seen", "then": null | "suspend" | "finish" | "release" | "halt",
 --               finish: "state", "value", "error", "headers", "digest"; halt: "reason"; release: "charged";
 --               suspend: "keep" (this worker keeps the code in memory);
---               "asked": all that the code asked for up to what it was told is in the journal with this turn;
---               suspend or nothing: "close" (the code has ended: its children are owed a cancel)}                one per task
+--               suspend or nothing: "close" (the code has ended: its children are owed a cancel);
+--               nothing: "asked" (with this turn all that the code asked for up to what it was told is recorded)}  one per task
 -- p_outcomes   {"task", "operation", "kind": "step" | "timer" | "patch", "issued", "cohort", "digest", "state", "value",
 --               "error", "headers", "at", "micros", "retried" (its retry wait goes)}
 -- p_operations {"task", "operation", "kind": "promise" | "wait" | "call" | "start", "issued", "cohort", "digest", "title",
@@ -68,7 +68,7 @@ begin
   if p_attempts <> '[]' then
     perform _keep_attempts(v_turns, p_attempts, v_now);
   end if;
-  perform _store_turns(v_turns, v_tasks, p_turns);
+  perform _store_turns(v_turns, v_tasks);
   perform _finish_turns(v_turns, p_turns, v_now);
   if p_cancels <> '[]' then
     perform _owe_cancels(v_turns, p_cancels, v_now);

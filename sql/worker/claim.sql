@@ -8,7 +8,8 @@
 -- p_sleeping: says whether the worker listens; set before its last look, so that whoever adds work later sends a hint.
 -- The journal that is returned begins after `asked` if this very worker suspended the task and kept its code, else at 1; it is
 -- bounded (p_entries), the rest comes by `journal`. `seen` is the last seq delivered. `asked` is the last event after which all
--- that the code asked for is recorded (-1: none yet); `steps` the last attempt of each step that has no outcome yet.
+-- that the code asked for is recorded (-1: none yet); `waits`, of a task whose code is run anew, what is recorded and has no event
+-- yet; `steps` the last attempt of each step that has no outcome yet.
 -- A worker is registered by its first claim and listens on the channel of its name; once marked dead it is refused.
 -- grant: worker, admin
 create function claim(
@@ -17,7 +18,7 @@ create function claim(
   p_entries integer default 1000
 ) returns table (
   task text, epoch integer, function text, version integer, queue text, args jsonb, args_headers jsonb, tags jsonb,
-  timeout_at bigint, started_at bigint, seed bigint, attempts integer, now bigint, last_seq integer, alone boolean, asked integer,
+  timeout_at bigint, started_at bigint, seed bigint, attempts integer, now bigint, last_seq integer, alone boolean, asked integer, waits jsonb,
   steps jsonb, journal jsonb
 )
   language plpgsql volatile security definer set search_path from current
@@ -74,6 +75,12 @@ begin
     select t.id, t.epoch, p.function, split_part(t.lane, '@', 2)::integer, t.queue, p.args, p.args_headers, p.tags,
            _micros(t.timeout_at), _micros(t.started_at), t.seed, t.attempts::integer, _micros(_clock()), t.last_seq, v_suffix = '!',
            t.asked,
+           case when t.epoch = 1 or t.kept_by is not null then '[]'
+                else coalesce((
+                  select jsonb_agg(jsonb_build_object(
+                      'operation', w.operation, 'kind', w.kind, 'promise', w.promise, 'issued', w.issued, 'digest', w.digest,
+                      'cohort', w.cohort) order by w.operation)
+                    from wait w where w.task = t.id and w.kind <> 'delay'), '[]') end,
            case when t.epoch = 1 then '[]'
                 else coalesce((
                   select jsonb_agg(jsonb_build_object(

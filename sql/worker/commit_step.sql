@@ -24,7 +24,7 @@ declare
   v_task task;
   v_now timestamptz;
 begin
-  if coalesce(p_operation, '') in ('', '~cancel', '~delay') or p_issued is null then
+  if coalesce(p_operation, '~') like '~%' or p_operation = '' or p_issued is null then
     raise exception using errcode = 'TR002', message = 'an outcome lacks operation or issued',
       hint = 'Give the path of the step and the seq after which the code issued it.';
   end if;

@@ -21,12 +21,22 @@ async def ship(order: str) -> str:
 async def pack(ctx: Context, order: str) -> str:
     return "packed"
 
+async def weigh(order: str) -> int:
+    return 7
+
+async def packed(ctx: Context, order: str) -> str:
+    return await ctx.call(pack, order)
+
+async def sent(ctx: Context, order: str) -> str:
+    return await ctx.run(ship, order)
+
 @workflow
 async def fulfil(ctx: Context, order: str) -> str:
     amount = await ctx.run(reserve, order)
     receipt = await ctx.run(charge, order, amount)
     await ctx.sleep(1)
-    one, two = await asyncio.gather(ctx.call(pack, order), ctx.run(ship, order))
+    three, four = await asyncio.gather(ctx.run(weigh, order), ctx.run(ship, order))
+    one, two = await asyncio.gather(packed(ctx, order), sent(ctx, order))
     if await ctx.promise(bool, "approval"):
         await ctx.run(ship, order)
     return receipt
@@ -125,11 +135,14 @@ EDITS: Final[dict[str, list[tuple[str, str]]]] = {
         )
     ],
     "a branch is added to a `gather`, or taken away": [
-        ("ctx.run(ship, order))", "ctx.run(ship, order), ctx.run(reserve, order))"),
-        ("one, two =", "one, two, three ="),
+        ("sent(ctx, order))", "sent(ctx, order), sent(ctx, order))"),
+        ("one, two =", "one, two, five ="),
+    ],
+    "calls in one `gather` change places": [
+        ("ctx.run(weigh, order), ctx.run(ship, order)", "ctx.run(ship, order), ctx.run(weigh, order)"),
     ],
     "branches change places": [
-        ("ctx.call(pack, order), ctx.run(ship, order)", "ctx.run(ship, order), ctx.call(pack, order)")
+        ("packed(ctx, order), sent(ctx, order)", "sent(ctx, order), packed(ctx, order)"),
     ],
     "what was awaited is moved into a task of its own": [
         ("await ctx.run(reserve, order)", "await asyncio.create_task(reserved(ctx, order))"),

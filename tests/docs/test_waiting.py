@@ -53,6 +53,12 @@ async def test_the_page_on_promises(
     assert [await troth_env.result(each) for each in reminded] == [True, True]
     assert troth_env.steps.times(page.ask, "order-51") == 1
 
+    await client.create_promise(bool, "order-52~approval")
+    await client.resolve("order-52~approval", True)
+    early = await troth_env.start("order-52", page.approve, "52")
+    await troth_env.run_until_idle()
+    assert await troth_env.result(early) == "52: approved"
+
     await page.block("create_promise")(client)
     assert await troth_env.run(page.when_open, "o") == "o: open"
     assert page.never_ran == []
@@ -84,6 +90,12 @@ async def test_the_page_on_children(troth_env: Environment, play: Play) -> None:
     assert await troth_env.result(left) == "left"
     assert (await troth_env.client.get("left~slow")).state == "canceled"
     assert await run(page.waits) == "waited"
+    passed_on = await troth_env.start("passed-on", page.waits)
+    await troth_env.advance(timedelta(seconds=1))
+    await troth_env.client.cancel("passed-on")
+    await troth_env.advance(timedelta(seconds=1))
+    assert await troth_env.result(passed_on) == "waited"
+    assert (await troth_env.client.get("passed-on~slow")).state == "canceled"
     impatient = await troth_env.start("impatient", page.loses_patience)
     await troth_env.advance(timedelta(minutes=2))
     assert await troth_env.result(impatient) == "too slow"

@@ -42,6 +42,9 @@ PAUSE_S: Final = 0.03
 SHARED: Final = ("shared-1", "shared-2")
 """Promises that many workflows wait for."""
 
+LAST: Final = "pq"
+"""What promises are called that nobody decides before everything else is done: who waits for one can only be canceled."""
+
 MINE: contextvars.ContextVar[str] = contextvars.ContextVar("mine", default="")
 
 
@@ -79,7 +82,7 @@ class Gardener:
             case "transaction":
                 return [name, self._of(TRANSACTIONS)]
             case "promise":
-                return [name, self._of((None, None, None, 0.05, 0.5)), rng.random() < 0.5]
+                return [self._of("abcq"), self._of((None, None, None, 0.05, 0.5)), rng.random() < 0.5]
             case "call" | "left_call":
                 close, timeout = (
                     self._of(("cancel", "cancel", "wait")),

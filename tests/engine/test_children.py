@@ -652,7 +652,7 @@ async def forgets(ctx: Context) -> str:
 async def test_s31_a_task_that_nobody_awaits_is_canceled_with_its_children(stage: Stage) -> None:
     stage.work(forgets, lingers)
     handle = await stage.troth.start("w", forgets)
-    await stage.reaches("w~2~lingers", "suspended")
+    await stage.reaches("w~1~lingers", "suspended")
     await stage.reaches("w", "suspended")
     await stage.troth.resolve("w~p", True)
     assert await handle.result(30) == "done"
@@ -704,12 +704,14 @@ def small(db: Connection, limit: str, most: int) -> None:
 
 
 @workflow
-async def breeds(ctx: Context) -> int:
+async def breeds(ctx: Context, ask: bool = False) -> int:
     try:
-        return 1 + sum(await asyncio.gather(ctx.call(breeds), ctx.call(breeds)))
+        return 1 + sum(await asyncio.gather(ctx.call(breeds, ask), ctx.call(breeds, ask)))
     except LimitExceeded as error:
         await ctx.run(see, error.message)
-        await ctx.promise(bool, "rest")
+        if ask:
+            await ctx.promise(bool, "one-more")
+        await ctx.sleep(timedelta(days=1))
         return 1
 
 
@@ -734,6 +736,20 @@ async def test_s72_a_fork_bomb_is_told_of_its_limit_and_ends_with_its_root(
     with pytest.raises(PromiseCanceled):
         await stage.troth.handle("w").result(60)
     assert db.execute("select count(*) from task").fetchone() == (0,)
+
+
+async def test_s72_force_ends_a_tree_of_which_some_are_parked(stage: Stage, db: Connection) -> None:
+    """A latent promise beyond the limit parks who asked; nobody who is parked answers a cancel."""
+    small(db, "_family_members_max", 20)
+    stage.work(breeds)
+    handle = await stage.troth.start("w", breeds, True)
+    live = "select count(*) from task where state in ('ready', 'claimed')"
+    parked = "select count(*) > 0 from task where state = 'halted' and reason ->> 'code' = 'limit'"
+    await until(lambda: db.execute(parked).fetchone() == (True,) and db.execute(live).fetchone() == (0,))
+    assert (await stage.troth.cancel("w", "enough", force=True)).answer == "settled"
+    with pytest.raises(PromiseCanceled, match="enough"):
+        await handle.result(30)
+    await until(lambda: db.execute("select count(*) from task").fetchone() == (0,), "the tree has ended")
 
 
 @workflow

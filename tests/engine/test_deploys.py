@@ -97,9 +97,6 @@ async def test_a_safe_edit_goes_on(stage: Stage, change: str) -> None:
     assert sorted(deploys.CALLS) == sorted(OLD_CALLS + calls)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a replay is not compared with the waits that are recorded, only with events"
-)
 async def test_s26_a_change_before_what_is_recorded_and_has_no_event_yet(stage: Stage) -> None:
     """The event that wakes it is of another branch and agrees; what the changed branch waits for is in Postgres, in no event."""
     old = deployed(deploys.fork_of_the_road)

@@ -166,7 +166,6 @@ async def test_another_worker_takes_it_and_gives_it_back(stage: Stage) -> None:
     idles(one, False)
 
 
-@pytest.mark.xfail(strict=True, reason="the kept code of an earlier life is taken for the new one's")
 async def test_an_id_that_was_purged_and_started_again_is_another_workflow(
     stage: Stage, db: Database
 ) -> None:

@@ -264,9 +264,6 @@ async def looks_asks_and_works(ctx: Context) -> list[str]:
     return [looked, await ctx.run(at_gate, "g"), await asked]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what is recorded besides events does not tell that the code had come past a patch"
-)
 async def test_deployed_while_a_step_is_under_way(stage: Stage) -> None:
     """What the old code asked for beside the step is recorded, so the run had come past the place."""
     worker = stage.work(deployed(asks_and_works), grace=timedelta(0))
@@ -323,9 +320,6 @@ async def in_two_orders(stage: Stage, code: Any) -> str:
     return await stage.state("w")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a cohort's checksum depends on the order in which its operations were asked for"
-)
 async def test_scopes_in_a_loop_over_unordered_data(stage: Stage) -> None:
     assert await in_two_orders(stage, gathered_by_scope) == "resolved"
     assert await stage.troth.handle("w").result() == ["a", "b", "c", "d"]

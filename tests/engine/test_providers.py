@@ -1,7 +1,5 @@
 """What steps are given: made once, at the first use; shared; closed in reverse order, whatever else fails."""
 
-# ruff: noqa: B008 — a marker in a default is what this is about
-
 from __future__ import annotations
 
 import asyncio
@@ -23,8 +21,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from troth import providers as providers_module
-from troth.errors import InvalidArgument
-from troth.providers import ProviderFailed, Providers, provided
+from troth.errors import InvalidArgument, ProviderFailed
+from troth.providers import Providers, provided
 from troth.registry import step
 
 HERE = Path(__file__).parent

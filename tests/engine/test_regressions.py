@@ -63,7 +63,8 @@ def drive(live: Callable[[Run], None]) -> None:
     """Drive a run of `naps_after_a_step` by hand: its promise is made, its step under way."""
     claimed = Claimed(
         task="w", epoch=1, function="naps_after_a_step", version=1, queue="default", args="{}", args_headers=None,
-        tags=None, timeout_at=None, started_at=1_000_000, seed=1, attempts=1, now=1_000_000, last_seq=0, alone=False, journal=[],
+        tags=None, timeout_at=None, started_at=1_000_000, seed=1, attempts=1, now=1_000_000, last_seq=0, alone=False,
+        asked=-1, waits=[], steps=[], journal=[],
     )  # fmt: skip
     run = Run(claimed, naps_after_a_step, Payloads(), lambda: 9_000_000)
     run.begin()
@@ -94,7 +95,7 @@ def test_a_timer_that_fired_while_the_order_changed_is_told_as_it_was_issued_ane
         (step,) = run.startable()
         run.arrived(step, "resolved", Payloads().seal("g", "it"), None)
         said = run.turn(lingering=True).outcomes[0]
-        timer = run.next_timer()
+        timer = run._agenda.next_timer()
         assert timer is not None
         assert timer.issued == 1
         run.arrived(timer, "resolved", None, None)

@@ -537,15 +537,21 @@ async def gives_up_its_step(ctx: Context, then: str) -> str:
         pass
     if then == "goes on":
         await ctx.promise(bool, "go")
+    elif then == "ends later":
+        # its being given up is told with this one; the end comes while it is still cleaning up
+        await ctx.run(takes_no_time)
     return "gave up"
 
 
-@pytest.mark.parametrize("then", ["goes on", "ends"])
+async def takes_no_time() -> None: ...
+
+
+@pytest.mark.parametrize("then", ["goes on", "ends", "ends later"])
 async def test_a_step_that_was_given_up_cleans_up_to_its_end(stage: Stage, then: str) -> None:
     """Also where the workflow has long ended: it is asked to stop once, not again in the middle of its cleaning up."""
     stage.work(gives_up_its_step)
     handle = await stage.troth.start("w", gives_up_its_step, then)
-    if then == "ends":
+    if then != "goes on":
         assert await handle.result(30) == "gave up"
     else:
         await stage.exists("w~go")
@@ -598,6 +604,7 @@ async def gives_up_in_a_backoff(ctx: Context) -> str:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(600):
             await ctx.options(retry=HOURS).run(flaky, 3)
+    await ctx.run(takes_long, "held")
     return await ctx.promise(str, "go")
 
 
@@ -609,13 +616,25 @@ async def test_a_step_that_is_given_up_in_its_backoff_leaves_nothing_behind(
     handle = await stage.troth.start("w", gives_up_in_a_backoff)
     await until(lambda: db.execute("select count(*) from wait where kind = 'retry'").fetchone() == (1,))
     clock.advance(timedelta(minutes=11))
+
+    async def told() -> bool:
+        return [(e.operation, e.state) for e in await stage.troth.journal("w")] == [
+            ("timer", "resolved"),
+            ("flaky", "rejected"),
+        ]
+
+    # while its task is held by another step: no suspension has tidied up
+    await until(told, "its end is recorded")
+    assert await stage.state("w") == "claimed"
+    assert db.execute("select count(*) from wait").fetchone() == (0,)
+    opened("held").set()
     await stage.exists("w~go")
     await stage.reaches("w", "suspended")
     assert db.execute("select kind from wait where task = 'w'").fetchall() == [("promise",)]
     clock.advance(timedelta(hours=2))
     await stage.troth.resolve("w~go", "end")
     assert await handle.result(30) == "end"
-    assert SEEN == [1]
+    assert SEEN == [1, "held over"]
 
 
 # What steps are given.

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.sql import Row, Sql, Worker, call, promise, step, timer, turn, wait
+from tests.support.sql import Row, Sql, Worker, call, promise, refused, step, timer, turn, wait
 from troth.testing.clock import Clock
 
 
@@ -84,6 +84,31 @@ def test_a_step_under_the_name_of_a_timer_is_refused(sql: Sql, w: Worker, clock:
     assert sql.events("w") == [(1, "p", "resolved"), (2, "t", "resolved")]
 
 
+# limits
+
+
+@pytest.mark.parametrize(
+    ("more", "sqlstate"),
+    [
+        ({"title": "t" * 201}, "TR003"),
+        ({"tags": {"k": 1}}, "TR002"),
+        ({"tags": {f"k{n}": "v" for n in range(33)}}, "TR002"),
+        ({"timeout": 1, "has_default": True, "default": "v" * (1 << 20)}, "TR003"),
+        (
+            {"timeout": 1, "has_default": True, "default": 1, "default_headers": {"h": "v" * (1 << 20)}},
+            "TR003",
+        ),
+        ({"timeout": 40_000 * 86_400 * 1_000_000}, "TR002"),
+        ({"has_default": True, "default": 1}, "TR002"),
+    ],
+)
+def test_a_promise_of_a_workflow_has_the_limits_of_any(sql: Sql, w: Worker, more: Row, sqlstate: str) -> None:
+    """What `create_promise` refuses was stored when code made it."""
+    made = promise("w", "p", **more)
+    assert refused(lambda: w.advance(turn("w", 1, 0), operations=[made]))[0] == sqlstate
+    assert sql.state("w~p") is None
+
+
 # what the code asked for
 
 
@@ -108,6 +133,11 @@ def test_a_holder_may_say_that_nothing_is_unsaid(sql: Sql, w: Worker) -> None:
     assert asked() == 2
     assert w.advance(turn("w", 1, 4, asked=True), outcomes=[step("w", "d", 4)])["w"]["answer"] == "ok"
     assert asked() == 5
+    # a suspension says it too, also where it is not done, since there is an event to tell first
+    answer = w.advance(
+        turn("w", 1, 5, "suspend"), outcomes=[step("w", "e", 5)], operations=[wait("w", "same", "other", 6)]
+    )["w"]
+    assert (answer["last_seq"], asked()) == (7, 6)
 
 
 def test_code_that_was_kept_and_went_on_is_not_where_it_was_kept(sql: Sql, w: Worker) -> None:

@@ -9,10 +9,11 @@ from typing import cast
 import msgspec
 
 from troth.calls.call import Call, Row, document, given, json, nothing, number
-from troth.model import Advanced, Claimed, HeldNews, JournalEntry, StepAttempt, Ticked
+from troth.model import Advanced, Claimed, HeldNews, JournalEntry, OpenWait, StepAttempt, Ticked
 
 _READ_TICKED = document(Ticked)
 _ENTRIES = msgspec.json.Decoder(list[JournalEntry])
+_WAITS = msgspec.json.Decoder(list[OpenWait])
 _ATTEMPTS = msgspec.json.Decoder(list[StepAttempt])
 
 
@@ -46,11 +47,12 @@ _CLAIM_COLUMNS = (
     "last_seq",
     "alone",
     "asked",
+    "waits::text",
     "steps::text",
     "journal::text",
 )
 
-_CLAIM_FIELDS = tuple(column.partition("::")[0] for column in _CLAIM_COLUMNS[:-2])
+_CLAIM_FIELDS = tuple(column.partition("::")[0] for column in _CLAIM_COLUMNS[:-3])
 
 
 def claim(
@@ -86,11 +88,14 @@ def claim(
 def _read_claimed(rows: Sequence[Row]) -> list[Claimed]:
     claimed: list[Claimed] = []
     for row in rows:
-        *told, steps, journal = row
+        *told, open_waits, steps, journal = row
+        waits = [] if open_waits == "[]" else _WAITS.decode(open_waits)
         attempts = [] if steps == "[]" else _ATTEMPTS.decode(steps)
         entries = [] if journal == "[]" else _ENTRIES.decode(journal)
         claimed.append(
-            Claimed(**dict(zip(_CLAIM_FIELDS, told, strict=True)), steps=attempts, journal=entries)
+            Claimed(
+                **dict(zip(_CLAIM_FIELDS, told, strict=True)), waits=waits, steps=attempts, journal=entries
+            )
         )
     return claimed
 
@@ -99,8 +104,8 @@ class Turn(msgspec.Struct, omit_defaults=True):
     """How one workflow goes on: `then` is suspend, finish, release, halt or nothing.
 
     `keep`, of a suspension: this worker keeps the code in memory. `close`, of a suspension or of nothing: the code has
-    ended while calls of its own are open, which are owed a cancel. `asked`: with this turn, all that the code asked for
-    after the events up to `seen`, and after the outcomes sent along, is recorded (a suspension says so by itself).
+    ended while calls of its own are open, which are owed a cancel. `asked`, of nothing: with this turn, all that the code
+    asked for after the events up to `seen`, and after the outcomes sent along, is recorded (a suspension says so by itself).
     """
 
     task: str

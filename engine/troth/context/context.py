@@ -390,8 +390,8 @@ class Context:
     def scope(self, name: str) -> Self:
         """The context with a scope of its own, in which names count anew: `name~charge` instead of `charge:2`.
 
-        For loops: what is asked through it is named by what it is about, not by which number it was, and a patch is decided
-        for each round by itself. The order must be the same at a replay all the same.
+        For loops: what is asked through it is named by what it is about, not by which number it was, so what is asked for side
+        by side may come in another order at a replay (from a set); and a patch is decided for each round by itself.
 
             for order in orders:
                 await ctx.scope(order.id).run(charge, order)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from troth.codec import Sealed
+from troth.core import PROMISE
 from troth.retry import Retry
 
 WAIT: Final = "wait"
@@ -18,6 +19,9 @@ CALL: Final = "call"
 """A child whose end the workflow's own end waits for."""
 START: Final = "start"
 """A child that outlives the workflow."""
+
+CREATIONS: Final = frozenset({PROMISE, WAIT, CALL, START})
+"""The kinds of operations that Postgres has to hear of before anything else is done."""
 
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read", "serializable"]
 Close: TypeAlias = Literal["cancel", "wait"]

@@ -144,17 +144,17 @@ class Ledger:
     def decide(self, path: str) -> bool:
         """Whether the code is to go the new way at this patch: decided once, and the same at every replay.
 
-        It is where the journal has the patch; and where the journal is at its end, for then the code was never here
-        before. The caller issues the patch, so that the journal will have it.
+        It is where the journal has the patch, and where the code was never before. The caller issues the patch, so that
+        the journal will have it.
         """
         self._decided[path] = applied = path in self._patches or self.told >= self._foreseen
         return applied
 
     # --- what the driver says and asks ---
 
-    def foresee(self, last_seq: int, patches: Iterable[str]) -> None:
-        """The entries to be told now reach to `last_seq` and contain these patches."""
-        self._foreseen = max(self._foreseen, last_seq)
+    def foresee(self, seq: int, patches: Iterable[str]) -> None:
+        """The code was here before after every entry below `seq`, and the journal has these patches."""
+        self._foreseen = max(self._foreseen, seq)
         self._patches.update(patches)
 
     def enter(self, entry: Entry) -> Awaiter | None:
@@ -217,7 +217,7 @@ class Ledger:
             path, kind = operation.path, operation.kind
             if kind != PATCH:
                 count += 1
-                checksum = crc32(f"{path} {kind}\n".encode(), checksum)
+                checksum += crc32(f"{path} {kind}".encode())  # a sum: their order may be a set's
             if path not in still:
                 all_open = False
         if len(fresh) > _COUNTED_MAX:
@@ -291,6 +291,13 @@ class Ledger:
 
     # --- the judgement ---
 
+    def confirm(self, entry: Entry) -> None:
+        """Raise Diverged unless the code has issued what this entry, which is still to come, will be about."""
+        operation = self._open.get(entry.path) or self._taken_back.get(entry.path)
+        if operation is None:
+            self._diverged(entry)
+        self._judge(entry, operation)
+
     def _judge(self, entry: Entry, operation: Operation) -> None:
         """Raise Diverged unless the entry was recorded for this operation, or does not say."""
         path, issued = entry.path, entry.issued
@@ -316,7 +323,7 @@ class Ledger:
         names = ", ".join(paths[:_COHORT_NAMED_MAX])
         if len(paths) > _COHORT_NAMED_MAX:
             names += f" and {len(paths) - _COHORT_NAMED_MAX} more"
-        others = " others, or in another order" if now == before else ""
+        others = " others" if now == before else ""
         return f"one of {_counted(before)} issued after entry {issued}", f"one of {now}{others}: {names}"
 
     def _diverged(self, entry: Entry) -> NoReturn:

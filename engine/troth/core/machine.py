@@ -166,12 +166,17 @@ class Machine(Generic[T]):
                 self._run(self._at_idle, awaiter.tell, entry)
         return ledger.collect()
 
-    def foresee(self, last_seq: int, patches: Iterable[str]) -> None:
-        """The journal reaches to `last_seq` and has these patches: to be said before its entries are told.
+    def foresee(self, seq: int, patches: Iterable[str]) -> None:
+        """The code was here before after every entry below `seq`, and the journal has these patches.
 
-        `patched` needs it. Entries that the driver tells ahead of the journal are not foreseen.
+        `patched` needs it, so it is to be said before the entries are told. Code was somewhere before if something that it
+        issued there, or later, is recorded.
         """
-        self._ledger.foresee(last_seq, patches)
+        self._ledger.foresee(seq, patches)
+
+    def confirm(self, entry: Entry) -> None:
+        """Raise `Diverged` unless the code has issued what this entry, which is still to come, will be about."""
+        self._ledger.confirm(entry)
 
     def take_given_up(self) -> list[Operation]:
         """The open operations that the code has stopped waiting for since the last call, in that order."""

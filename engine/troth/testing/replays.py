@@ -31,7 +31,7 @@ from troth.registry import Registry, Workflow
 from troth.remote import describe_error
 from troth.testing.failures import ReplayDiffers
 from troth.testing.records import Recorded
-from troth.worker.telling import as_told, made_machine, patches
+from troth.worker.telling import as_told, frontier, made_machine, patches
 
 T = TypeVar("T")
 
@@ -179,7 +179,10 @@ def run_moments(
     )
     try:
         # what ctx.patched answers depends on what lies ahead, so every prefix looks ahead as far as the journal goes
-        machine.foresee(len(record.journal), patches(record.journal))
+        machine.foresee(
+            frontier(record.journal, stored.waits, -1 if stored.asked is None else stored.asked),
+            patches(record.journal),
+        )
         first = _moment(machine.start(), machine)
         return [first, *(_moment(machine.feed(as_told(entry, payloads)), machine) for entry in journal)]
     finally:
@@ -240,7 +243,8 @@ def _stored_end(promise: PromiseInfo, payloads: Payloads) -> str:
 
 
 def _moment(operations: Sequence[Operation], machine: Machine[Any]) -> Moment:
-    return Moment(tuple(_issued(each) for each in operations), _end_of(machine))
+    # what was asked for side by side has no order: a loop over a set may ask for it in any
+    return Moment(tuple(sorted(map(_issued, operations), key=lambda each: each.path)), _end_of(machine))
 
 
 def _issued(operation: Operation) -> Issued:

@@ -120,7 +120,7 @@ found (inv, id, detail) as (
   union all
   select 'I40', c.task, format('%s tells of %s as %s, which is %s', c.operation, p.id, c.state, p.state)
     from checkpoint c join promise p on p.id = coalesce(c.promise, c.task || '~' || c.operation)
-   where c.kind in ('promise', 'wait', 'call', 'start') and c.state <> p.state and not (
+   where c.kind in ('promise', 'wait', 'call', 'start') and c.state <> p.state and p.created_at <= c.at and not (
      c.kind in ('call', 'start') and c.error ->> 'type' in ('troth.errors.IdConflict', 'troth.errors.LimitExceeded'))
   union all
   select 'I40', w.task, format('%s waits as a %s, and %s', w.operation, w.kind, case
@@ -218,7 +218,8 @@ found (inv, id, detail) as (
    group by parent having count(*) > _children_max()
   union all
   select 'I50', t.id, format('made %s promises, started at most %s workflows, and counts %s', made, started, children)
-    from (select id, children, (select count(*) from promise p where p.parent = t.id) as made,
+    from (select id, children, (select count(*) from promise p join promise own on own.id = t.id
+                   where p.parent = t.id and p.created_at >= own.created_at) as made,
                  (select count(*) from wait w where w.task = t.id and w.kind = 'start')
                  + (select count(*) from checkpoint c where c.task = t.id and c.kind = 'start') as started from task t) t
    where children not between made and made + started

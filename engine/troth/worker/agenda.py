@@ -12,12 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from troth.calls import Timer
-from troth.context.requests import CALL, START, WAIT
-from troth.core import PROMISE, STEP, TIMER, Operation
+from troth.context.requests import CREATIONS, START
+from troth.core import STEP, TIMER, Operation
+from troth.model import Claimed
 from troth.worker.wording import asked_bytes, fires_at, later, timer
-
-CREATIONS: Final = frozenset({PROMISE, WAIT, CALL, START})
-"""The kinds of operations that Postgres has to hear of before anything else is done."""
 
 _STALE_TIMERS: Final = 64
 
@@ -39,8 +37,8 @@ class Agenda:
         "waiting",
     )
 
-    def __init__(self, asked: int) -> None:
-        self.asked = asked
+    def __init__(self, claimed: Claimed) -> None:
+        self.asked = claimed.asked
         """What was asked for after events up to this one is recorded."""
         self.waiting: dict[str, Operation] = {}
         """Steps that may start as soon as all before them is recorded."""
@@ -50,11 +48,17 @@ class Agenda:
         """Steps that are not to start before an instant: they have failed before."""
         self._open: Mapping[str, Operation] = {}
         self._unrecorded: deque[Operation] = deque()
-        self._recorded: set[str] = set()
+        self._recorded = {wait.operation for wait in claimed.waits}
         self._timers: list[tuple[int, int, Operation]] = []
         self._dues: list[tuple[int, str]] = []
         self._timers_max = _STALE_TIMERS
         self._number = 0
+
+    def claimed_again(self, claimed: Claimed) -> None:
+        """The task was let go and claimed again, with its code still here: others may have driven it meanwhile."""
+        self.asked = max(self.asked, claimed.asked)
+        self._recorded.update(wait.operation for wait in claimed.waits)
+        self.all_at_once()
 
     def begin(self, open_operations: Mapping[str, Operation]) -> list[Operation]:
         """The code was run again from the journal, or for the first time: this is what it has open.

@@ -31,7 +31,7 @@ from troth.model import ErrorInfo, JournalEntry, OpenWait, PromiseInfo, Record
 from troth.registry import Registry, Workflow
 from troth.remote import text_of
 from troth.worker.frames import owner
-from troth.worker.telling import as_told, made_machine, patches
+from troth.worker.telling import as_told, frontier, made_machine, patches
 from troth.worker.wording import finish
 
 Result: TypeAlias = Literal["same", "diverged", "undecodable", "raised", "unknown"]
@@ -173,7 +173,10 @@ class _Replay:
         )
 
     def _run(self, machine: Machine[Any]) -> None:
-        machine.foresee(self._foreseen(), patches(self._entries))
+        asked = self._record.asked
+        if asked is None:
+            asked = self._record.last_seq if self._suspended else -1
+        machine.foresee(frontier(self._entries, self._record.waits, asked), patches(self._entries))
         self._keep(machine.start())
         for entry in self._entries:
             self._keep(machine.feed(as_told(entry, self._payloads)))
@@ -182,18 +185,6 @@ class _Replay:
     def _keep(self, operations: Sequence[Operation]) -> None:
         for operation in operations:
             self._issued[operation.path] = operation
-
-    def _foreseen(self) -> int:
-        """How far the journal will reach when the code is run next.
-
-        Where all that it asked for at the end is recorded, it goes on only with another event; `ctx.patched` tells by that
-        whether the code was here before.
-        """
-        last = len(self._entries)
-        asked_at_the_end = any(wait.issued == last for wait in self._record.waits)
-        if self._suspended or asked_at_the_end:
-            return last + 1
-        return max(last, (-1 if self._record.asked is None else self._record.asked) + 1)
 
     @property
     def _suspended(self) -> bool:

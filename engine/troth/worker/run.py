@@ -22,18 +22,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-import msgspec
-
 from troth.calls import Turn
 from troth.codec import Payloads, Sealed
 from troth.context.requests import CALL
 from troth.core import PATCH, STEP, TIMER, Machine, Operation
-from troth.model import Advanced, Claimed, JournalEntry
+from troth.model import Advanced, Claimed, JournalEntry, OpenWait
 from troth.registry import Workflow
 from troth.worker.agenda import Agenda
 from troth.worker.attempts import Attempts
 from troth.worker.owed import Owed
-from troth.worker.telling import as_told, begins_with, made_machine, patches
+from troth.worker.telling import as_told, begins_with, confirm, frontier, made_machine, patches, without_parts
 from troth.worker.wording import (
     Arrived,
     TurnParts,
@@ -115,7 +113,7 @@ class Run:
         self._now = now
         self._watch = watch
         self._machine: Machine[Any] | None = None
-        self._agenda = Agenda(claimed.asked)
+        self._agenda = Agenda(claimed)
         self._attempts = Attempts(claimed.steps, payloads)
         self._arrived: deque[Arrived] = deque()
         self._ahead: list[Arrived] = []
@@ -126,9 +124,7 @@ class Run:
         self._unwanted: set[str] = set()
         self._abandoned: list[Operation] = []
         self._halting: dict[str, object] | None = None
-        self._releasing = False
-        self._charged = False
-        self._news = False
+        self._releasing = self._charged = self._news = False
         self._last_then: str | None = None
 
     # --- what the worker tells ---
@@ -136,30 +132,33 @@ class Run:
     def begin(self) -> None:
         """Run the code from its beginning through the journal that came with the claim."""
         claimed = self._claimed
-        self._claimed = msgspec.structs.replace(claimed, journal=[], steps=[])
-        self._replay(claimed.journal, claimed.last_seq)
+        self._claimed = without_parts(claimed)
+        self._replay(claimed.journal, claimed.waits)
+        confirm(self._machine, claimed, self.told)
         self._postpone()
         self._tell_arrived()
 
     def rejoin(self, claimed: Claimed) -> None:
         """The kept task was claimed again: go on from where the code stands, with the events that came since."""
-        self._claimed = msgspec.structs.replace(claimed, journal=[], steps=[])
+        self._claimed = without_parts(claimed)
         self.epoch = claimed.epoch
-        self.ended = False
+        self.ended = self._news = False
         self._attempts = Attempts(claimed.steps, self._payloads)
-        self._agenda.all_at_once()
-        self._agenda.asked = max(self._agenda.asked, claimed.asked)
-        self._news = False
-        reaches = max(claimed.last_seq, claimed.asked + 1)  # as for code that is run anew
-        self._tell_news([entry for entry in claimed.journal if entry.seq > self.seen], reaches)
+        self._agenda.claimed_again(claimed)
+        news = [entry for entry in claimed.journal if entry.seq > self.seen]
+        self._tell_news(news, frontier(news, claimed.waits, claimed.asked))
+        confirm(self._machine, claimed, self.told)
         self._postpone()
         self._tell_arrived()
 
+    def is_of(self, claimed: Claimed) -> bool:
+        """Whether it is this very workflow that is run here, and not another one that got the ID since."""
+        return (claimed.started_at, claimed.seed) == (self._claimed.started_at, self._claimed.seed)
+
     def arrived(self, operation: Operation, state: str, value: Sealed | None, error: Sealed | None) -> None:
         """An operation that this process carried out has its outcome."""
-        self._arrived.append(
-            Arrived(operation, state, value, error, self._attempts.failed_before(operation.path))
-        )
+        tried = self._attempts.failed_before(operation.path)
+        self._arrived.append(Arrived(operation, state, value, error, tried))
         if not self.in_flight:
             self._tell_arrived()
 
@@ -227,14 +226,14 @@ class Run:
                 self.busy = 0
                 self._is_durable()
                 if answer.entries:
-                    self._tell_news(answer.entries, answer.last_seq or 0)
+                    self._tell_news(answer.entries)
                 elif self._last_then is not None:
                     self.ended = True
                     self.kept = self.kept and self._last_then == "suspend"
             case "news":
                 self.busy = 0
                 self._attempts.said()
-                self._take_news(answer.entries or [], answer.last_seq or 0)
+                self._take_news(answer.entries or [])
         if not self.ended:
             # an answer holds so many events at most: nothing may start before the rest is known
             self._news = self._news or (answer.last_seq or 0) > len(self.told)
@@ -334,8 +333,8 @@ class Run:
 
     # --- telling ---
 
-    def _replay(self, entries: Sequence[JournalEntry], last_seq: int) -> None:
-        """Run the code anew and tell it all these events, which are durable; the journal reaches to `last_seq`."""
+    def _replay(self, entries: Sequence[JournalEntry], waits: Sequence[OpenWait] = ()) -> None:
+        """Run the code anew and tell it all these events, which are durable; `waits` are recorded and have none yet."""
         self.evict()
         claimed = self._claimed
         self.told = []
@@ -356,7 +355,7 @@ class Run:
         )
         self._machine = machine
         # code that was run up to `asked` before, and recorded what it asked for, is not asked about its patches anew
-        machine.foresee(max(last_seq, self._agenda.asked + 1), patches(entries))
+        machine.foresee(frontier(entries, waits, self._agenda.asked), patches(entries))
         machine.start()
         self._heed(machine)
         for entry in entries:
@@ -442,23 +441,23 @@ class Run:
         self._attempts.said()
         self._owed.said()
 
-    def _tell_news(self, entries: Sequence[JournalEntry], last_seq: int) -> None:
+    def _tell_news(self, entries: Sequence[JournalEntry], was_here: int = 0) -> None:
         if (machine := self._machine) is not None:  # else it is to be parked
-            machine.foresee(last_seq, patches(entries))
+            machine.foresee(was_here, patches(entries))
             for entry in entries:
                 self._tell(entry)
             self.seen = len(self.told)
 
-    def _take_news(self, entries: Sequence[JournalEntry], last_seq: int) -> None:
+    def _take_news(self, entries: Sequence[JournalEntry]) -> None:
         """The journal went on without us: keep what was told ahead if it is just that, else run the code again."""
         if self._halting is not None:
             return
         ahead = self.told[self.seen :]
         if begins_with(entries, ahead):
             self._ahead, self._ahead_bytes = [], 0
-            self._tell_news(entries[len(ahead) :], last_seq)
+            self._tell_news(entries[len(ahead) :])
         else:
-            self._replay([*self.told[: self.seen], *entries], last_seq)
+            self._replay([*self.told[: self.seen], *entries])
             recorded = {entry.operation for entry in self.told}
             self._arrived = deque(a for a in self._arrived if a.operation.path not in recorded)
 
@@ -489,6 +488,7 @@ class Run:
             if not (more or lingering or self._working):
                 turn.then, turn.keep = "suspend", self.kept
                 parts.timers = agenda.waits(self.task, machine.cohort, self._now())
+            turn.asked = turn.then is None and not more
 
     @property
     def _leaving(self) -> bool:

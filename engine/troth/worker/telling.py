@@ -11,8 +11,10 @@ import msgspec
 from troth import limits
 from troth.codec import Json, Payloads
 from troth.context import Context
-from troth.core import PATCH, Entry, Machine
-from troth.model import JournalEntry
+from troth.context.requests import CREATIONS
+from troth.core import PATCH, STEP, Entry, Machine
+from troth.errors import Diverged
+from troth.model import Claimed, JournalEntry, OpenWait
 from troth.registry import Workflow
 
 
@@ -40,6 +42,40 @@ def made_machine(
     machine: Machine[Any] = Machine(main, started_at=started_at, path_length_max=path_length_max, watch=watch)
     context = Context(machine, id, payloads=payloads, seed=seed, attempt=attempt)
     return machine
+
+
+def frontier(entries: Sequence[JournalEntry], waits: Sequence[OpenWait], asked: int) -> int:
+    """The first event after which the code was never run: nothing that it issued then, or later, is recorded."""
+    issued = [asked, *(wait.issued for wait in waits), *(e.issued for e in entries if e.issued is not None)]
+    return 1 + max(issued)
+
+
+def confirm(machine: Machine[Any] | None, claimed: Claimed, told: Sequence[JournalEntry]) -> None:
+    """What is recorded of a claimed task and has no event yet must be what its code has asked for, and all of that.
+
+    Raises `Diverged`. An event that came since the claim has been compared by itself.
+    """
+    if machine is None or not claimed.waits:
+        return
+    recorded = {entry.operation for entry in told}
+    for wait in claimed.waits:
+        if wait.operation not in recorded:
+            kind = STEP if wait.kind == "retry" else wait.kind
+            machine.confirm(
+                Entry(0, wait.operation, kind, wait.issued, wait.digest, "", None, 0, wait.cohort)
+            )
+        recorded.add(wait.operation)
+    for path, operation in machine.open.items():
+        if operation.kind in CREATIONS and operation.issued <= claimed.asked and path not in recorded:
+            nothing = f"nothing of that name among what was asked for up to event {claimed.asked}"
+            raise Diverged(
+                path, nothing, f"a {operation.kind} issued after entry {operation.issued}", operation.line
+            )
+
+
+def without_parts(claimed: Claimed) -> Claimed:
+    """What is still needed of a claim once its journal was told."""
+    return msgspec.structs.replace(claimed, journal=[], steps=[], waits=[])
 
 
 def patches(entries: Sequence[JournalEntry]) -> list[str]:

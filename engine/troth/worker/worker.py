@@ -382,6 +382,9 @@ class Worker:
         try:
             for each in claimed:
                 run = self._runs.kept.take(each.task)
+                if run is not None and not run.is_of(each):
+                    run.evict()
+                    run = None
                 if run is not None:
                     kept[each.task] = run
                 await self._complete(each, run)
