@@ -20,9 +20,11 @@ endif
 POSTGRES_15 := /usr/lib/postgresql/15/bin/postgres
 # Many tests wait for processes: three of them keep two cores busy.
 PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadgroup
-# What says something new on another Postgres; the rest of the suite never speaks to one, or runs once.
-ON_EVERY_POSTGRES := tests/sql tests/engine tests/api
-WITHOUT_NOTIFY := $(addprefix tests/engine/test_,client.py context.py crashes.py failures.py scenarios.py transactions.py worker.py)
+# What says something new with another Postgres, another way to be woken, or more or less code kept in memory.
+WITH_WORKERS := $(addprefix tests/engine/test_,branches.py cancellation.py children.py client.py context.py crashes.py deploys.py \
+    failures.py patches.py scenarios.py steps.py transactional_steps.py transactions.py worker.py)
+ON_EVERY_POSTGRES := tests/sql tests/api $(WITH_WORKERS) $(wildcard tests/engine/test_schema tests/engine/test_dev*.py \
+    tests/engine/test_launcher*.py tests/engine/test_engine_simulation.py tests/engine/test_testing_crashes.py)
 SOURCES := $(wildcard engine api migrations examples bench tests tools)
 
 .PHONY: help demo dev test proof check bench simulate format clean system constraints
@@ -48,11 +50,11 @@ test: $(READY) system ## every test, on Postgres 15 (or on the embedded one wher
 	    TROTH_TEST_POSTGRES=embedded $(PYTEST); \
 	fi
 
-proof: $(READY) ## what needs a Postgres again: on the embedded one, and with notifications off
-	@echo "== on the embedded Postgres"
-	TROTH_TEST_POSTGRES=embedded $(PYTEST) $(ON_EVERY_POSTGRES)
-	@echo "== workers and clients with notifications off"
-	TROTH_TEST_NOTIFY=off $(PYTEST) $(WITHOUT_NOTIFY)
+proof: $(READY) ## what needs a Postgres again: on the embedded one, with notifications off, with other caches
+	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
+	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
+	@echo "== workers that keep the code of one suspended workflow"
+	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
 
 check: check-format check-lint check-types check-layers check-migrations check-functions ## format, lint, types, layers, tables, functions
 

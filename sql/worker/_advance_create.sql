@@ -1,8 +1,8 @@
 -- The third part of `advance`: what the code asked for. Operations are created by their IDs and subscribed to in the same
 -- commit. One that is recorded already is passed over; one that is settled already becomes an event at once.
 --
--- A promise or a wait that cannot be parks the task. A child that cannot be (a limit, an ID taken by something else) is told
--- to the code as an event: rejected, with the error that a client would have got. A child exists by the same commit as the
+-- A promise or a wait that names something else parks the task. What cannot be made (a limit; a child whose ID is taken by
+-- something else) is told to the code as an event: rejected, with the error that a client would have got. A child exists by the same commit as the
 -- wait for it, so a call whose answer was lost makes nothing twice; and its parent's row is locked, so that the parent cannot
 -- end before a look for its children sees it.
 create function _create_operations(
@@ -33,7 +33,7 @@ begin
   ), asked as (
     select w.task, w.operation, w.kind, w.issued, w.cohort, w.digest, w.promise, w.id, w.n, w.last_seq, w.last_at, w.epoch,
            f.made, m.id is not null or l.id is not null as held, p.value, p.error, p.headers, p.state, a.answer, case
-             when p.id is null and not w.is_child then jsonb_build_object('code', 'unknown_promise', 'message', format(
+             when p.id is null and not w.is_child and v.n is null then jsonb_build_object('code', 'unknown_promise', 'message', format(
                '%s waits for %s, which does not exist', w.operation, w.id))
              when w.kind = 'promise' and (p.function is not null or coalesce(p.parent, w.task) <> w.task) then
                jsonb_build_object('code', 'id_conflict', 'message', format(
@@ -55,9 +55,9 @@ begin
                ) >= _waits_per_promise_max() as crowded offset 0) f
       cross join lateral (
         select case
-          when not w.is_child then null
           when v.n is not null then _refused('LimitExceeded', format(
             'a workflow makes at most %s promises and children, a family has at most %s', _children_max(), _family_members_max()))
+          when not w.is_child then null
           when w.id = _family(w.task) then _refused('IdConflict', format('%s is the workflow that this one belongs to', w.id))
           when p.id is not null and not f.made and not _is_same_start(p, w.function, w.args, decode(w.args_digest, 'hex')) then
             _refused('IdConflict', format('%s is there already: %s', w.id, case

@@ -73,7 +73,7 @@ $$;
 
 -- What the clock, the order of events and the limits say of the turns that hold their fence.
 create function _judge(
-  p_turns turn[], p_outcomes jsonb, p_operations jsonb, p_promises text[], p_members jsonb, p_now timestamptz
+  p_turns turn[], p_outcomes jsonb, p_operations jsonb, p_promises text[], p_now timestamptz
 ) returns turn[]
   language plpgsql volatile
 as $$
@@ -128,14 +128,6 @@ begin
          -- a child that is being run is no hindrance to saying again that it was asked for
          and (select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null
          and (select w.kind from wait w where w.task = o.task and w.operation = o.operation) is null);
-    v_over := v_over || array(
-      select n.task from (
-        select r.task, r.children + count(*) over (partition by r.task) as children,
-               (p_members ->> _family(r.task))::integer + count(*) over (partition by _family(r.task)) as members
-          from unnest(p_turns) r
-          join jsonb_to_recordset(p_operations) o(task text, operation text, kind text) on o.task = r.task and o.kind = 'promise'
-         where not exists (select from promise p where p.id = o.task || '~' || o.operation offset 0)) n
-       where n.children > _children_max() or n.members > _family_members_max());
   end if;
   return array(
     select row(
@@ -149,9 +141,7 @@ begin
         r.last_seq, r.last_at, r.told, r.children, r.timeout_at, r.started_at,
         case when r.verdict = 'ok' and v_mixed ? r.task then jsonb_build_object('code', 'nondeterminism', 'message', v_mixed ->> r.task)
              when r.verdict = 'ok' and r.task = any (v_over) then jsonb_build_object(
-               'code', 'limit', 'message', format(
-                 'a workflow has at most %s events and makes at most %s promises, a family has at most %s',
-                 _journal_entries_max(), _children_max(), _family_members_max()))
+               'code', 'limit', 'message', format('a workflow has at most %s events', _journal_entries_max()))
              else r.reason end, r.changed)::turn
       from unnest(p_turns) r);
 end $$;

@@ -56,7 +56,7 @@ begin
   if p_operations <> '[]' then
     v_members := _count_members(p_operations);
   end if;
-  v_turns := _judge(v_turns, p_outcomes, p_operations, v_promises, v_members, v_now);
+  v_turns := _judge(v_turns, p_outcomes, p_operations, v_promises, v_now);
 
   -- outcomes and creations, then ends and their deliveries, then suspensions
   if p_outcomes <> '[]' then

@@ -139,7 +139,7 @@ class World:
         while left := self._left():
             self._revive()
             self._let_the_dead_go()
-            if left != before:
+            if left != before or any(row[1] != "suspended" for row in left):
                 quiet_since, before = loop.time(), left
             if loop.time() - quiet_since > QUIET_S:
                 await self._judge_cancels()

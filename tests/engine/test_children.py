@@ -704,13 +704,11 @@ def small(db: Connection, limit: str, most: int) -> None:
 
 
 @workflow
-async def breeds(ctx: Context, ask: bool = False) -> int:
+async def breeds(ctx: Context) -> int:
     try:
-        return 1 + sum(await asyncio.gather(ctx.call(breeds, ask), ctx.call(breeds, ask)))
+        return 1 + sum(await asyncio.gather(ctx.call(breeds), ctx.call(breeds)))
     except LimitExceeded as error:
         await ctx.run(see, error.message)
-        if ask:
-            await ctx.promise(bool, "one-more")
         await ctx.sleep(timedelta(days=1))
         return 1
 
@@ -739,17 +737,35 @@ async def test_s72_a_fork_bomb_is_told_of_its_limit_and_ends_with_its_root(
 
 
 async def test_s72_force_ends_a_tree_of_which_some_are_parked(stage: Stage, db: Connection) -> None:
-    """A latent promise beyond the limit parks who asked; nobody who is parked answers a cancel."""
+    """Nobody who is parked answers a cancel."""
     small(db, "_family_members_max", 20)
     stage.work(breeds)
-    handle = await stage.troth.start("w", breeds, True)
+    handle = await stage.troth.start("w", breeds)
     live = "select count(*) from task where state in ('ready', 'claimed')"
-    parked = "select count(*) > 0 from task where state = 'halted' and reason ->> 'code' = 'limit'"
-    await until(lambda: db.execute(parked).fetchone() == (True,) and db.execute(live).fetchone() == (0,))
+    await until(lambda: SEEN and db.execute(live).fetchone() == (0,))
+    for child in ("w~breeds", "w~breeds:2~breeds"):
+        await stage.troth.halt(child)
     assert (await stage.troth.cancel("w", "enough", force=True)).answer == "settled"
     with pytest.raises(PromiseCanceled, match="enough"):
         await handle.result(30)
     await until(lambda: db.execute("select count(*) from task").fetchone() == (0,), "the tree has ended")
+
+
+@workflow
+async def asks_beyond_the_limit(ctx: Context) -> str:
+    first = ctx.promise(bool, "first")
+    try:
+        await ctx.promise(bool, "second")
+    except PromiseRejected as error:
+        return f"{error.type}, {first.done()}"
+    return "?"
+
+
+async def test_s72_a_promise_beyond_the_limit_is_told_to_the_code(stage: Stage, db: Connection) -> None:
+    small(db, "_children_max", 1)
+    stage.work(asks_beyond_the_limit)
+    handle = await stage.troth.start("w", asks_beyond_the_limit)
+    assert await handle.result(30) == "troth.errors.LimitExceeded, False"
 
 
 @workflow

@@ -32,4 +32,3 @@ async def test_whatever_happens_everything_ends_as_it_is_recorded(
             f"seed {seed}; happened: {dict(world.reached)}; struck: {dict(world.faults.struck_so)}"
         )
         raise
-    print(seed, dict(world.reached), dict(world.faults.struck_so))  # noqa: T201

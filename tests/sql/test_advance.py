@@ -552,7 +552,8 @@ def test_the_limit_of_children_counts_what_is_new(sql: Sql, w: Worker) -> None:
     assert again["answer"] == "ok"
     sql.create_promise("other")
     assert w.advance(turn("w", 1, 0), operations=[wait("w", "x", "other")])["w"]["answer"] == "ok"
-    assert w.advance(turn("w", 1, 0), operations=[promise("w", "one-more")])["w"]["answer"] == "halted"
+    answer = w.advance(turn("w", 1, 0), operations=[promise("w", "one-more")])["w"]
+    assert (answer["answer"], answer["entries"][0]["error"]["type"]) == ("ok", "troth.errors.LimitExceeded")
 
 
 # sets

@@ -431,10 +431,8 @@ class Run:
 
     def _is_durable(self) -> None:
         self.seen += self._sent
-        self._ahead, self._ahead_bytes = (
-            [],
-            0,
-        )  # all of it was sent: nothing is told while a turn is under way
+        # all of it was sent: nothing is told while a turn is under way
+        self._ahead, self._ahead_bytes = [], 0
         self._sent = 0
         self._agenda.recorded(self._sent_creations, self.seen)
         self._sent_creations = []
