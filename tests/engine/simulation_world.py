@@ -45,7 +45,7 @@ KNOWN_NOISE: Final = (
     "released back to the pool",
     "connection_lost",
 )
-"""What asyncpg says of connections of transactions that failed or were broken off; nothing is wrong behind it."""
+"""What asyncpg says of connections of transactions that were broken off; nothing is wrong behind it."""
 LEGAL_HALTS: Final = ("operator", "attempts")
 """A task may be parked by our operator, or because its workers died too often; anything else is a fault."""
 

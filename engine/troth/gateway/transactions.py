@@ -7,6 +7,7 @@ connection is rolled back or dropped before another may have it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, TypeAlias
 
@@ -103,7 +104,7 @@ class Transactions:
         except BaseException as error:
             lost = _is_lost(connection)
             if not lost and connection.is_in_transaction():
-                await asyncio.shield(_rolled_back(connection))
+                await asyncio.shield(_rolled_back(connection, transaction))
             if lost and isinstance(error, Exception):
                 # nothing of it is left, and nobody can say whether `work` failed by itself
                 raise InDoubt(str(error)) from error
@@ -119,7 +120,7 @@ class Transactions:
                 raise InDoubt(str(error)) from error
             raise
         except BaseException as error:  # canceled in the middle of it
-            connection.terminate()
+            _drop(connection)
             raise InDoubt("the commit was interrupted") from error
         return committed, value
 
@@ -173,15 +174,23 @@ def _is_conflict(error: BaseException) -> bool:
     return isinstance(error, asyncpg.SerializationError | asyncpg.DeadlockDetectedError)
 
 
-async def _rolled_back(connection: Any) -> None:
+async def _rolled_back(connection: Any, transaction: Any) -> None:
     try:
-        await connection.execute("rollback")
-    except Exception:  # noqa: BLE001 — a connection that cannot even roll back is of no use to anybody
-        connection.terminate()
+        await transaction.rollback()
+    except Exception:  # noqa: BLE001 — the function ended it itself, and began another one perhaps
+        try:
+            await connection.execute("rollback")
+        except Exception:  # noqa: BLE001 — a connection that cannot even roll back is of no use to anybody
+            _drop(connection)
 
 
 async def _given_back(pool: asyncpg.Pool[Any], connection: Any) -> None:
     try:
         await pool.release(connection)
     except Exception:  # noqa: BLE001 — it broke: the pool makes a new one
+        _drop(connection)
+
+
+def _drop(connection: Any) -> None:
+    with contextlib.suppress(asyncpg.InterfaceError):  # it broke, and its pool has taken it back
         connection.terminate()

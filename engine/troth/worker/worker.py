@@ -233,9 +233,11 @@ class Worker:
             try:
                 act(*args)
             except BaseException as error:  # noqa: BLE001 — it is raised where it is awaited
-                done.set_exception(error)
+                if not done.done():
+                    done.set_exception(error)
             else:
-                done.set_result(None)
+                if not done.done():
+                    done.set_result(None)
 
         asyncio.get_running_loop().call_soon(call)
         await done
