@@ -500,3 +500,15 @@ def test_without_a_word_about_whom_to_tell_it_is_logged() -> None:
     assert said["called"] == "time.time"
     assert said["line"].startswith(f"{HERE}:")
     assert "ctx.now()" in said["use"]
+
+
+def test_what_the_garbage_collector_calls_is_nobodys(seen: Seen) -> None:
+    def timed(_phase: str, _info: dict[str, int]) -> None:
+        time.perf_counter()
+
+    gc.callbacks.append(timed)
+    try:
+        seen.run(gc.collect)
+    finally:
+        gc.callbacks.remove(timed)
+    assert seen.findings == []

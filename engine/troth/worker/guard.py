@@ -19,10 +19,11 @@ the default of a pydantic field, nor classes made in C (`io.FileIO`).
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from dis import opmap
@@ -140,6 +141,8 @@ class Guard(AbstractContextManager[None]):
         frames, _ = inside(caller, MACHINE)
         if any(package(each) in _REPORTERS or each.f_code.co_name == "__del__" for each in frames):
             return
+        if _is_the_collectors(frames):
+            return
         at = nearest(frames, stops=_minds_its_own)
         if at is None:
             return
@@ -156,6 +159,12 @@ class Guard(AbstractContextManager[None]):
             self._found(finding)
         if self._raises:
             raise WorkflowMisuse(str(finding))
+
+
+def _is_the_collectors(frames: Sequence[FrameType]) -> bool:
+    """Whether the garbage collector called it: when that comes is nobody's doing."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    return any(each.f_code in callbacks for each in frames)
 
 
 def _both(first: Hook, second: Hook) -> Hook:
