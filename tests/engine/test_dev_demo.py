@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.support.cli import EXAMPLES, environment
 
 
 def demo(directory: Path) -> subprocess.CompletedProcess[str]:
+    # One at a time: two that look for a free port in the same moment may share it, and each would meet the other's order.
+    with (Path(tempfile.gettempdir()) / "troth-demo-test.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _demo(directory)
+
+
+def _demo(directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(directory / "demo.py")],
         env=environment(
