@@ -30,7 +30,7 @@ from troth.dev.locks import FileLock
 from troth.dev.processes import alive, until
 
 SOURCE_ROOT = str(Path(troth.dev.__file__).parents[2])
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 QUICK: dict[str, str | int] = {"fsync": "off"}
 """Lasting data that need not outlive the power: what is tested is not the disk."""
 
