@@ -39,18 +39,20 @@ demo: $(READY) ## the whole story: a workflow waits for a person, its worker is 
 dev: $(READY) ## Postgres, API and a worker for examples/approval.py, until Ctrl-C
 	$(BIN)/troth dev examples/approval.py
 
-test: $(READY) system ## every test, on Postgres 15 (or on the embedded one where that is missing)
+test: $(READY) system ## every test but the long proofs, on Postgres 15 (or on the embedded one where that is missing)
 	@if [ -x $(POSTGRES_15) ]; then \
 	    echo "== every test, on Postgres 15"; \
-	    TROTH_TEST_POSTGRES=15 $(PYTEST); \
+	    TROTH_TEST_POSTGRES=15 $(PYTEST) --ignore=tests/proof; \
 	elif [ "$${CI:-}" = true ]; then \
 	    echo "make test: $(POSTGRES_15) is missing, and CI skips nothing" >&2; exit 1; \
 	else \
 	    echo "== every test, on the embedded Postgres (skipped: Postgres 15, which is not installed)"; \
-	    TROTH_TEST_POSTGRES=embedded $(PYTEST); \
+	    TROTH_TEST_POSTGRES=embedded $(PYTEST) --ignore=tests/proof; \
 	fi
 
-proof: $(READY) ## what needs a Postgres again: on the embedded one, with notifications off, with other caches
+proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof); and what needs a Postgres again, on another and otherwise
+	@echo "== the proofs"
+	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/proof
 	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
 	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
 	@echo "== workers that keep the code of one suspended workflow"
