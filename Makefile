@@ -18,8 +18,11 @@ PYTHON := $(shell for name in python3.11 python3 python3.12 python3.13 python3.1
 endif
 
 POSTGRES_15 := /usr/lib/postgresql/15/bin/postgres
-# Many tests wait for processes: three of them keep two cores busy.
-PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadgroup
+# Many tests wait for processes: three of them keep two cores busy. A process that crashed is not replaced, and a run that
+# hangs all the same says where and ends: both have failed anyhow.
+MINUTES_MAX := 30
+TIMED := $(if $(shell command -v timeout),timeout --foreground --verbose --signal=INT --kill-after=60 $(MINUTES_MAX)m)
+PYTEST := $(TIMED) $(BIN)/python -m pytest -q -n 3 --dist loadgroup --max-worker-restart=0
 # What says something new with another Postgres, another way to be woken, or more or less code kept in memory.
 WITH_WORKERS := $(addprefix tests/engine/test_,branches.py cancellation.py children.py client.py context.py crashes.py deploys.py \
     failures.py patches.py scenarios.py steps.py transactional_steps.py transactions.py worker.py)

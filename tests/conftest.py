@@ -7,9 +7,11 @@ be moved (at rest it is the true one).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -20,12 +22,35 @@ from troth.testing.violations import install_violations, violations
 
 Connection = psycopg.Connection[Any]
 
+# No example is too slow on a busy machine; and in CI a run tries what the one before it tried.
+hypothesis.settings.register_profile(
+    "here",
+    deadline=None,
+    database=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("here")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "broken_on_purpose(why): the test breaks invariants itself, so they are not looked at behind it",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one `xdist_group` run in one process.
+
+    pytest-xdist 3.8 tells the process that deals out the tests which group one is in by a suffix of its ID, and puts
+    that where pytest before 9.2 had the ID. Without this the groups are spread.
+    """
+    for item in items:
+        marked: str | None = vars(item).get("_nodeid")
+        if marked is not None and "@" in marked and item.nodeid != marked:
+            item._id = type(item._id).parse(marked)
 
 
 @pytest.fixture(scope="session")
