@@ -54,7 +54,7 @@ async def test_a_timer_issued_after_an_event_told_ahead_is_another_once_that_mov
         await until(lambda: SEEN, "the step is under way")
         await stage.troth.resolve("w~p", 7)
         open_gate("g")
-        assert await handle.result(30) == ["g", 7]
+        assert await handle.result(60) == ["g", 7]
         operations = [(each.operation, each.issued) for each in await stage.troth.journal("w")]
         assert operations == [("p", 0), ("pass_gate", 0), ("timer", 2)]
 
@@ -151,7 +151,7 @@ async def test_a_claim_is_held_while_its_long_journal_is_fetched(
     stage.work(steps_and_asks, lease=timedelta(seconds=1))
     await stage.reaches("w", "suspended")
     await stage.troth.resolve("w~p", 7)
-    assert await handle.result(30) == 7
+    assert await handle.result(60) == 7
     assert told == [["w"]]
 
 
