@@ -35,12 +35,14 @@ QUICK: dict[str, str | int] = {"fsync": "off"}
 """Lasting data that need not outlive the power: what is tested is not the disk."""
 
 STARTS_AND_WAITS = """
-import pathlib, sys, time
+import pathlib, select, sys
 from troth.dev import LauncherError, Postgres
 try:
     with Postgres.start(pathlib.Path(sys.argv[1]), ephemeral=len(sys.argv) > 2, settings={"fsync": "off"}) as postgres:
         print(postgres.pid, postgres.owned, postgres.data, flush=True)
-        sys.stdin.read()
+        # one long read could miss a signal that came just before it began
+        while not (select.select([sys.stdin], [], [], 0.1)[0] and not sys.stdin.read(1)):
+            pass
 except LauncherError as error:
     print(type(error).__name__, error, flush=True)
 """
