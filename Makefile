@@ -30,7 +30,7 @@ ON_EVERY_POSTGRES := tests/sql tests/api $(WITH_WORKERS) $(wildcard tests/engine
     tests/engine/test_launcher*.py tests/engine/test_engine_simulation.py tests/engine/test_testing_crashes.py)
 SOURCES := $(wildcard engine api migrations examples bench tests tools)
 
-.PHONY: help demo dev test proof check bench simulate format clean system constraints
+.PHONY: help demo dev test proof check simulate format clean system constraints
 .PHONY: check-format check-lint check-types check-layers check-migrations check-functions
 
 help: ## this list
@@ -82,8 +82,19 @@ check-migrations: $(READY)
 check-functions: $(READY) system
 	$(BIN)/python tools/check_plpgsql.py
 
-bench: $(READY) ## how fast it is here: workflows, steps, starts, decide -> continued
-	$(BIN)/python -m bench
+.PHONY: bench bench-peers bench-smoke
+bench: $(READY) bench-peers ## Troth, its peers and the floor at the same works; writes docs/benchmarks.md (BENCH="--quick")
+	$(BIN)/python -m bench $(BENCH)
+
+bench-peers: .bench/.ready
+
+.bench/.ready: bench/peers.txt
+	test -x .bench/bin/python || $(PYTHON) -m venv .bench
+	.bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/peers.txt
+	@touch $@
+
+bench-smoke: $(READY) ## what does not depend on the machine: calls, commits, rows and HOT updates for each workflow
+	$(BIN)/python -m bench.smoke --postgres 15
 
 simulate: $(READY) ## random workflows, crashed and replayed: make simulate RUNS=1000000 SEED=0
 	$(BIN)/python -m tests.core.simulation $(or $(RUNS),20000) $(or $(SEED),0)
