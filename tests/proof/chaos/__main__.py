@@ -1,4 +1,4 @@
-"""`python -m tests.proof.chaos --seconds 180 --workflows 1000 --workers 60 --postgres 6`: all die, nothing is lost.
+"""`python -m tests.proof.chaos --minutes 3`, or `make chaos MINUTES=60`: everything dies, and nothing is lost.
 
 API processes, workers and Postgres are killed by SIGKILL, at instants drawn from a seed, while clients start workflows, decide
 and cancel. It goes on until the time is over *and* all counts are reached; then comes calm: nobody is killed, everything that was
@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Final, NoReturn
 
 import psycopg
 
@@ -31,6 +34,7 @@ from tests.proof.chaos.load import Load
 from tests.proof.chaos.storm import APIS, Storm
 from troth import Troth
 from troth.schema import migrate
+from troth.testing.server import POSTGRES_VARIABLE
 from troth.testing.violations import install_violations
 
 OPEN_AT_ONCE = 60
@@ -40,10 +44,13 @@ OVERTIME = 2.0
 EAGER = 1.25
 """How much faster than asked for the killers go, since each needs a moment itself."""
 PAUSE_EVERY_S = 7.0
+LEAST: Final = {"workflows": (1000, 10_000), "workers": (60, 1000), "postgres": (6, 100)}
+"""What 3 and 60 minutes must come to."""
 
 
 def main() -> int:
     asked = _asked()
+    signal.signal(signal.SIGTERM, _leave)
     place = Path(tempfile.mkdtemp(prefix="troth-chaos-"))
     place.chmod(0o711)
     (place / "logs").mkdir()
@@ -73,6 +80,11 @@ def main() -> int:
         say(f"WRONG: {each}")
     say("failed" if wrong else "nothing was lost, doubled or wedged")
     return 1 if wrong else 0
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    """By way of every `finally`: no process is left behind."""
+    raise SystemExit(128 + number)
 
 
 class _Run:
@@ -169,17 +181,33 @@ class _Run:
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser("chaos", description="Kill everything at random; nothing may be lost.")
-    parser.add_argument("--seconds", type=float, default=180)
-    parser.add_argument("--workflows", type=int, default=1000)
-    parser.add_argument("--workers", type=int, default=60, help="kills of workers")
-    parser.add_argument("--postgres", type=int, default=6, help="kills of Postgres")
+    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--workflows", type=int, help="how many must be started at least")
+    parser.add_argument("--workers", type=int, help="how many kills of workers there must be at least")
+    parser.add_argument("--postgres", type=int, help="how many kills of Postgres there must be at least")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--prefer", help="which Postgres: installed, embedded, 15, ...")
+    parser.add_argument(
+        "--prefer",
+        default=os.environ.get(POSTGRES_VARIABLE) or None,
+        help="which Postgres: installed, embedded, 15, ...",
+    )
     parser.add_argument(
         "--break", dest="breakage", choices=BREAKAGES, help="break the engine on purpose, to see it caught"
     )
     parser.add_argument("--keep", action="store_true", help="keep logs and data")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.seconds = asked.minutes * 60
+    for what, (in_3, in_60) in LEAST.items():
+        if getattr(asked, what) is None:
+            setattr(asked, what, _least(asked.minutes, in_3, in_60))
+    return asked
+
+
+def _least(minutes: float, in_3: int, in_60: int) -> int:
+    """What is asked of so many minutes: a short run is a dense one."""
+    if minutes <= 3:
+        return max(1, round(in_3 * minutes / 3))
+    return round(in_3 + (in_60 - in_3) * (minutes - 3) / 57)
 
 
 if __name__ == "__main__":

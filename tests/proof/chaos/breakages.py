@@ -41,4 +41,6 @@ def break_functions(connection: psycopg.Connection[Any], name: str | None) -> No
         [function],
     ).fetchone() or ("",)
     assert text.count(right) == 1, f"{function} does not say {right!r} once"
-    connection.execute(cast("LiteralString", text.replace(right, wrong)))
+    with connection.transaction():
+        connection.execute("set local search_path = troth, pg_temp")
+        connection.execute(cast("LiteralString", text.replace(right, wrong)))
