@@ -56,6 +56,8 @@ test: $(READY) system ## every test but the long proofs, on Postgres 15 (or on t
 proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof); and what needs a Postgres again, on another and otherwise
 	@echo "== the proofs"
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/proof
+	@echo "== chaos"
+	TROTH_TEST_POSTGRES=15 $(MAKE) chaos
 	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
 	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
 	@echo "== workers that keep the code of one suspended workflow"
@@ -98,6 +100,10 @@ bench-smoke: $(READY) ## what does not depend on the machine: calls, commits, ro
 
 simulate: $(READY) ## random workflows, crashed and replayed: make simulate RUNS=1000000 SEED=0
 	$(BIN)/python -m tests.core.simulation $(or $(RUNS),20000) $(or $(SEED),0)
+
+.PHONY: chaos
+chaos: $(READY) ## everything is killed at random, and nothing may be lost: make chaos MINUTES=60
+	$(BIN)/python -m tests.proof.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
 
 format: $(READY) ## rewrite what ruff can mend
 	$(BIN)/ruff check --fix-only .
