@@ -58,6 +58,8 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof);
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/proof
 	@echo "== chaos"
 	TROTH_TEST_POSTGRES=15 $(MAKE) chaos
+	@echo "== failover"
+	TROTH_TEST_POSTGRES=15 $(MAKE) failover
 	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
 	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
 	@echo "== workers that keep the code of one suspended workflow"
@@ -104,6 +106,10 @@ simulate: $(READY) ## random workflows, crashed and replayed: make simulate RUNS
 .PHONY: chaos
 chaos: $(READY) ## everything is killed at random, and nothing may be lost: make chaos MINUTES=60
 	$(BIN)/python -m tests.proof.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
+
+.PHONY: failover
+failover: $(READY) ## a standby is promoted under load, and nothing may be missing: make failover RUNS=10
+	$(BIN)/python -m tests.proof.failover --runs $(or $(RUNS),10)
 
 format: $(READY) ## rewrite what ruff can mend
 	$(BIN)/ruff check --fix-only .

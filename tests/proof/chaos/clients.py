@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx
 
 from troth import Troth
-from troth.errors import IdConflict, Unreachable
+from troth.errors import IdConflict, UnknownPromise, Unreachable
 
 T = TypeVar("T")
 
@@ -52,8 +52,21 @@ class Book:
 class Clients:
     """The verbs, each by HTTP or by SQL as chance will have it."""
 
-    def __init__(self, troth: Troth, urls: list[str], chance: random.Random, book: Book) -> None:
+    def __init__(
+        self,
+        troth: Troth,
+        urls: list[str],
+        chance: random.Random,
+        book: Book,
+        *,
+        forgiving: bool = False,
+    ) -> None:
+        """`forgiving`: what is unknown is asked for again until it is known, since it may have been lost."""
         self.troth = troth
+        self._forgiving = forgiving
+        self._unanswered: tuple[type[Exception], ...] = (Unreachable, httpx.TransportError, _Unavailable)
+        if forgiving:
+            self._unanswered += (UnknownPromise,)
         self._urls = urls
         self._chance = chance
         self.book = book
@@ -92,6 +105,8 @@ class Clients:
                 case _:
                     settlement = await self.troth.cancel(id, "called off")
             promise = settlement.promise
+            if promise is None and self._forgiving:
+                raise UnknownPromise(id)
             stands = (
                 "unknown"
                 if promise is None
@@ -162,7 +177,7 @@ class Clients:
             http = bool(self._urls) and self._chance.random() < 0.5
             try:
                 answer = await (by_http if http else by_sql)()
-            except (Unreachable, httpx.TransportError, _Unavailable) as error:
+            except self._unanswered as error:
                 self.book.counts["calls repeated"] += 1
                 if asyncio.get_running_loop().time() > until:
                     raise Contradicted(f"{what} was not answered: {error}") from error

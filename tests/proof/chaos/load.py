@@ -23,7 +23,8 @@ LOOK_S = 0.2
 class Load:
     """What is under way, and the people who decide."""
 
-    def __init__(self, clients: Clients, seed: int, open_at_once: int) -> None:
+    def __init__(self, clients: Clients, seed: int, open_at_once: int, *, quarrels: bool = True) -> None:
+        """`quarrels`: some people contradict each other."""
         self.clients = clients
         self.book: Book = clients.book
         self._chance = random.Random(f"load {seed}")
@@ -31,6 +32,7 @@ class Load:
         self._open_at_once = open_at_once
         self._number = 0
         self._pausing = False
+        self._quarrels = quarrels
         self._deciding: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -131,7 +133,7 @@ class Load:
             case 2:
                 asked = [mine, mine]
             case _:
-                asked = [mine, f"resolved {digest[1] + 1}"]
+                asked = [mine, f"resolved {digest[1] + 1}"] if self._quarrels else [mine]
         answers = await asyncio.gather(*[self.clients.settle(id, outcome) for outcome in asked])
         for outcome, (answer, stands) in zip(asked, answers, strict=True):
             self.book.counts[f"decisions {answer}"] += 1
