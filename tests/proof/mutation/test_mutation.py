@@ -1,4 +1,4 @@
-"""The mutator itself: what it makes of a file, that a mutant which must be killed is, and that one which changes nothing survives."""
+"""The mutator itself: what it makes of a file, which mutants must be killed, and that one which changes nothing survives."""
 
 from __future__ import annotations
 
