@@ -67,7 +67,14 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof);
 
 check: check-format check-lint check-types check-layers check-migrations check-functions ## format, lint, types, layers, tables, functions
 
-check-format: $(READY)
+check-.PHONY: protocol mutate-core
+protocol: $(READY) ## the protocol's model, every interleaving: make protocol FAULTS=3
+	$(BIN)/python -m tests.proof.protocol $(FAULTS)
+
+mutate-core: $(READY) ## what the core's tests do not notice: make mutate-core MUTANTS=60 SEED=0 (MUTANTS=0: all)
+	nice $(BIN)/python -m tests.proof.mutation $(or $(MUTANTS),60) $(or $(SEED),0)
+
+format: $(READY)
 	$(BIN)/ruff format --check .
 
 check-lint: $(READY)
