@@ -18,7 +18,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.proof.invariants.changes import (
-    forget_everything,
+    forget_changes,
     install_changes,
     violated_changes,
 )
@@ -94,7 +94,7 @@ def _recording(request: pytest.FixtureRequest) -> Generator[tuple[str, bool]]:
     with databases.lend() as lent:
         yield lent, True
         with connected(lent) as connection:
-            forget_everything(connection)
+            forget_changes(connection)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     install_changes(connection)                  # a superuser's; in an empty, migrated namespace
     ...                                          # whatever the proof does
-    assert violated_changes(connection) == []    # what the functions did; with by_hand=True what anybody did
+    assert violated_changes(connection) == []    # what the namespace's functions did
     forget_changes(connection)                   # before the next round, where the log would grow for long
 
 The log costs a row for each row that is written, so it is not for measuring; it is judged in one go, at the end. The tests'
@@ -11,6 +11,7 @@ The log costs a row for each row that is written, so it is not for measuring; it
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final, LiteralString
 
@@ -41,9 +42,14 @@ def install_changes(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) -
             "select pg_get_userbyid(relowner) from pg_class where oid = 'promise'::regclass"
         ).fetchone()
         assert row is not None
-        owner = sql.Literal(row[0]).as_string(connection)
+        meant = {
+            ":owner": sql.Literal(row[0]).as_string(connection),
+            ":log": changes.as_string(connection),
+            ":home": sql.Identifier(schema).as_string(connection),
+        }
         for file in _FILES:
-            connection.execute(file.read_text("utf-8").replace(":owner", owner).encode())
+            text = re.sub("|".join(meant), lambda found: meant[found[0]], file.read_text("utf-8"))
+            connection.execute(text.encode())
         if row[0] != connection.info.user:
             grants: LiteralString = (
                 "grant usage on schema {changes} to {owner};"
@@ -56,10 +62,11 @@ def install_changes(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) -
 def violated_changes(
     connection: Connection[Any], schema: str = DEFAULT_SCHEMA, *, by_hand: bool = False
 ) -> list[Violation]:
-    """What broke an invariant since the log began (a hundred at most); `by_hand`: also what no function did."""
-    query: LiteralString = (
-        "select inv, id, detail from {}.transitions_violated where not by_hand or %s order by 1, 2, 3 limit 100"
-    )
+    """What broke an invariant since the log began (a hundred at most).
+
+    `by_hand`: also what no function did but a session that had said `set troth.by_hand = on`.
+    """
+    query: LiteralString = "select inv, id, detail from {}.transitions_violated where not by_hand or %s order by 1, 2, 3 limit 100"
     rows = _ask(connection, sql.SQL(query).format(sql.Identifier(_changes(schema))), [by_hand])
     return [Violation(*row) for row in rows] + _crossings(connection, schema)
 
@@ -83,17 +90,6 @@ def forget_changes(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) ->
             connection.execute(sql.SQL("vacuum {}").format(table))
 
 
-def forget_everything(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) -> None:
-    """Empty the namespace without a word in the log, and the log."""
-    from troth.testing.server import tables  # noqa: PLC0415 (late: it brings the launcher along)
-
-    with connection.transaction():
-        connection.execute("set local session_replication_role = replica")
-        for name in tables(connection, schema):
-            connection.execute(sql.SQL("delete from {}").format(sql.Identifier(schema, name)))
-    forget_changes(connection, schema)
-
-
 def records_changes(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) -> bool:
     """Whether this namespace's changes are logged."""
     row = connection.execute("select to_regnamespace(%s) is not null", [_changes(schema)]).fetchone()
@@ -106,9 +102,7 @@ def _crossings(connection: Connection[Any], schema: str) -> list[Violation]:
     others = connection.execute(
         "select nspname from pg_namespace where nspname like '%%\\_changes' and nspname <> %s", [mine]
     ).fetchall()
-    query: LiteralString = (
-        "select distinct a.xid::text from {mine}.change a join {other}.change b using (xid) where not a.by_hand"
-    )
+    query: LiteralString = "select distinct a.xid::text from {mine}.change a join {other}.change b using (xid) where not a.by_hand"
     found: list[Violation] = []
     for (other,) in others:
         composed = sql.SQL(query).format(mine=sql.Identifier(mine), other=sql.Identifier(other))

@@ -5,8 +5,11 @@
 -- It stands in a schema of its own beside the namespace. The changes of one row stand in the order in which they became
 -- true, since a later writer of a row waits for the earlier one's commit; what was rolled back is not in it.
 --
--- `by_hand`: not a function of the namespace changed this row but a session by itself, as tests do that set a scene.
--- What a rule must know of other rows at that moment is looked up by the trigger: later it may be gone.
+-- Logged is what the namespace's own functions do, which run as its owner. What a session does by itself, as tests do that set
+-- a scene, is logged only where it says so (`set troth.by_hand = on`), and marked.
+--
+-- The triggers name everything in full: to set a path for each row would cost more than the rest. What a rule must know of
+-- other rows at that moment is looked up by the trigger: later it may be gone.
 create sequence change_order;
 
 create table change (
@@ -27,124 +30,131 @@ create table audit_change (old audit, new audit) inherits (change);
 
 -- an ancestor that is pending keeps what was made below it
 create function promise_changed() returns trigger
-  language plpgsql set search_path from current set enable_seqscan = off
+  language plpgsql
 as $$
 begin
   if tg_op = 'INSERT' then
-    insert into promise_change (at, by_hand, op, new) values (_clock(), current_user <> :owner, 'insert', new);
+    insert into :log.promise_change (at, by_hand, op, new) values (:home._clock(), current_user <> :owner, 'insert', new);
   elsif tg_op = 'UPDATE' then
-    insert into promise_change (at, by_hand, op, old, new) values (_clock(), current_user <> :owner, 'update', old, new);
+    insert into :log.promise_change (at, by_hand, op, old, new) values (:home._clock(), current_user <> :owner, 'update', old, new);
   else
-    insert into promise_change (at, by_hand, op, old, waited, ancestor)
-    select _clock(), current_user <> :owner, 'delete', old, exists (select from wait w where w.promise = old.id),
+    insert into :log.promise_change (at, by_hand, op, old, waited, ancestor)
+    select :home._clock(), current_user <> :owner, 'delete', old, exists (select from :home.wait w where w.promise = old.id),
            (with recursive above as (
-              select p.id, p.parent, p.state from promise p where p.id = old.parent
+              select p.id, p.parent, p.state from :home.promise p where p.id = old.parent
               union
-              select p.id, p.parent, p.state from above a join promise p on p.id = a.parent
+              select p.id, p.parent, p.state from above a join :home.promise p on p.id = a.parent
             ) select a.id from above a where a.state = 'pending' limit 1);
   end if;
   return null;
 end $$;
 
 create function task_changed() returns trigger
-  language plpgsql set search_path from current set enable_seqscan = off
+  language plpgsql
 as $$
 declare
-  v_promise promise;
+  v_promise :home.promise;
   v_died boolean;
 begin
   if tg_op = 'INSERT' then
-    insert into task_change (at, by_hand, op, new) values (_clock(), current_user <> :owner, 'insert', new);
+    insert into :log.task_change (at, by_hand, op, new) values (:home._clock(), current_user <> :owner, 'insert', new);
     return null;
   end if;
   if tg_op = 'DELETE' or old.state <> new.state then
-    select * into v_promise from promise p where p.id = old.id;
+    select * into v_promise from :home.promise p where p.id = old.id;
   end if;
   if tg_op = 'UPDATE' then
     if new.state = 'claimed' and old.state <> 'claimed' then
-      v_died := coalesce((select w.died_at is not null from worker w where w.id = new.worker), true);
+      v_died := coalesce((select w.died_at is not null from :home.worker w where w.id = new.worker), true);
     end if;
-    insert into task_change (at, by_hand, op, old, new, promise_state, timeout_at, worker_died)
-    values (_clock(), current_user <> :owner, 'update', old, new, v_promise.state, v_promise.timeout_at, v_died);
+    insert into :log.task_change (at, by_hand, op, old, new, promise_state, timeout_at, worker_died)
+    values (:home._clock(), current_user <> :owner, 'update', old, new, v_promise.state, v_promise.timeout_at, v_died);
   else
-    insert into task_change (at, by_hand, op, old, promise_state, timeout_at)
-    values (_clock(), current_user <> :owner, 'delete', old, v_promise.state, v_promise.timeout_at);
+    insert into :log.task_change (at, by_hand, op, old, promise_state, timeout_at)
+    values (:home._clock(), current_user <> :owner, 'delete', old, v_promise.state, v_promise.timeout_at);
   end if;
   return null;
 end $$;
 
 create function checkpoint_changed() returns trigger
-  language plpgsql set search_path from current set enable_seqscan = off
+  language plpgsql
 as $$
 declare
-  v_task task;
+  v_task :home.task;
   v_promise_state text;
 begin
   if tg_op = 'INSERT' then
-    select * into v_task from task t where t.id = new.task;
+    select * into v_task from :home.task t where t.id = new.task;
     if new.kind in ('promise', 'wait', 'call', 'start') then
-      select p.state into v_promise_state from promise p where p.id = coalesce(new.promise, new.task || '~' || new.operation);
+      select p.state into v_promise_state from :home.promise p where p.id = coalesce(new.promise, new.task || '~' || new.operation);
     end if;
-    insert into checkpoint_change (at, by_hand, op, new, task_state, task_epoch, promise_state)
-    values (_clock(), current_user <> :owner, 'insert', new, v_task.state, v_task.epoch, v_promise_state);
+    insert into :log.checkpoint_change (at, by_hand, op, new, task_state, task_epoch, promise_state)
+    values (:home._clock(), current_user <> :owner, 'insert', new, v_task.state, v_task.epoch, v_promise_state);
   elsif tg_op = 'UPDATE' then
-    insert into checkpoint_change (at, by_hand, op, old, new) values (_clock(), current_user <> :owner, 'update', old, new);
+    insert into :log.checkpoint_change (at, by_hand, op, old, new) values (:home._clock(), current_user <> :owner, 'update', old, new);
   else
-    insert into checkpoint_change (at, by_hand, op, old) values (_clock(), current_user <> :owner, 'delete', old);
+    insert into :log.checkpoint_change (at, by_hand, op, old) values (:home._clock(), current_user <> :owner, 'delete', old);
   end if;
   return null;
 end $$;
 
 create function wait_changed() returns trigger
-  language plpgsql set search_path from current set enable_seqscan = off
+  language plpgsql
 as $$
 begin
   if tg_op = 'INSERT' then
-    insert into wait_change (at, by_hand, op, new) values (_clock(), current_user <> :owner, 'insert', new);
+    insert into :log.wait_change (at, by_hand, op, new) values (:home._clock(), current_user <> :owner, 'insert', new);
   elsif tg_op = 'UPDATE' then
-    insert into wait_change (at, by_hand, op, old, new) values (_clock(), current_user <> :owner, 'update', old, new);
+    insert into :log.wait_change (at, by_hand, op, old, new) values (:home._clock(), current_user <> :owner, 'update', old, new);
   else
-    insert into wait_change (at, by_hand, op, old, promise_state, task_state)
-    values (_clock(), current_user <> :owner, 'delete', old,
-            (select p.state from promise p where p.id = old.promise), (select t.state from task t where t.id = old.task));
+    insert into :log.wait_change (at, by_hand, op, old, promise_state, task_state)
+    values (:home._clock(), current_user <> :owner, 'delete', old,
+            (select p.state from :home.promise p where p.id = old.promise), (select t.state from :home.task t where t.id = old.task));
   end if;
   return null;
 end $$;
 
 create function worker_changed() returns trigger
-  language plpgsql set search_path from current
+  language plpgsql
 as $$
 begin
-  insert into worker_change (at, by_hand, op, old, new) values (_clock(), current_user <> :owner, 'update', old, new);
+  insert into :log.worker_change (at, by_hand, op, old, new) values (:home._clock(), current_user <> :owner, 'update', old, new);
   return null;
 end $$;
 
 create function schedule_changed() returns trigger
-  language plpgsql set search_path from current
+  language plpgsql
 as $$
 begin
-  insert into schedule_change (at, by_hand, op, old, new) values (_clock(), current_user <> :owner, 'update', old, new);
+  insert into :log.schedule_change (at, by_hand, op, old, new) values (:home._clock(), current_user <> :owner, 'update', old, new);
   return null;
 end $$;
 
 create function audit_changed() returns trigger
-  language plpgsql set search_path from current
+  language plpgsql
 as $$
 begin
   if tg_op = 'INSERT' then
-    insert into audit_change (at, by_hand, op, new) values (_clock(), current_user <> :owner, 'insert', new);
+    insert into :log.audit_change (at, by_hand, op, new) values (:home._clock(), current_user <> :owner, 'insert', new);
   elsif tg_op = 'UPDATE' then
-    insert into audit_change (at, by_hand, op, old, new) values (_clock(), current_user <> :owner, 'update', old, new);
+    insert into :log.audit_change (at, by_hand, op, old, new) values (:home._clock(), current_user <> :owner, 'update', old, new);
   else
-    insert into audit_change (at, by_hand, op, old) values (_clock(), current_user <> :owner, 'delete', old);
+    insert into :log.audit_change (at, by_hand, op, old) values (:home._clock(), current_user <> :owner, 'delete', old);
   end if;
   return null;
 end $$;
 
-create trigger changed after insert or update or delete on promise for each row execute function promise_changed();
-create trigger changed after insert or update or delete on task for each row execute function task_changed();
-create trigger changed after insert or update or delete on checkpoint for each row execute function checkpoint_changed();
-create trigger changed after insert or update or delete on wait for each row execute function wait_changed();
-create trigger changed after update on worker for each row execute function worker_changed();
-create trigger changed after update on schedule for each row execute function schedule_changed();
-create trigger changed after insert or update or delete on audit for each row execute function audit_changed();
+create trigger changed after insert or update or delete on promise for each row
+  when (current_user = :owner or current_setting('troth.by_hand', true) = 'on') execute function promise_changed();
+create trigger changed after insert or update or delete on task for each row
+  when (current_user = :owner or current_setting('troth.by_hand', true) = 'on') execute function task_changed();
+create trigger changed after insert or update or delete on checkpoint for each row
+  when (current_user = :owner or current_setting('troth.by_hand', true) = 'on') execute function checkpoint_changed();
+create trigger changed after insert or update or delete on wait for each row
+  when (current_user = :owner or current_setting('troth.by_hand', true) = 'on') execute function wait_changed();
+create trigger changed after update on worker for each row
+  when (current_user = :owner or current_setting('troth.by_hand', true) = 'on') execute function worker_changed();
+create trigger changed after update on schedule for each row
+  when (current_user = :owner or current_setting('troth.by_hand', true) = 'on') execute function schedule_changed();
+create trigger changed after insert or update or delete on audit for each row
+  when (current_user = :owner or current_setting('troth.by_hand', true) = 'on') execute function audit_changed();
