@@ -85,6 +85,13 @@ bench: $(READY) ## how fast it is here: workflows, steps, starts, decide -> cont
 simulate: $(READY) ## random workflows, crashed and replayed: make simulate RUNS=1000000 SEED=0
 	$(BIN)/python -m tests.core.simulation $(or $(RUNS),20000) $(or $(SEED),0)
 
+.PHONY: races
+# A pair of calls in the middle of each other: so many collisions of the critical ones, a hundredth as many rounds of every pair.
+races: $(READY) system ## every pair of calls at once: make races ROUNDS=1000
+	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
+	TROTH_TEST_POSTGRES=15 TROTH_RACES_ROUNDS=$(or $(ROUNDS),1000) TROTH_RACES_REPORT=$$report \
+	    $(BIN)/python -m pytest -q -n 2 -o faulthandler_timeout=0 tests/proof/races; sort "$$report"
+
 format: $(READY) ## rewrite what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
