@@ -7,12 +7,21 @@ be moved (at rest it is the true one).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from tests.proof.invariants.changes import (
+    forget_changes,
+    install_changes,
+    violated_changes,
+)
 from tests.support.postgres import Databases, Template, connected
 from troth.schema import migrate
 from troth.testing.clock import Clock
@@ -20,11 +29,17 @@ from troth.testing.violations import install_violations, violations
 
 Connection = psycopg.Connection[Any]
 
+_HERE = Path(__file__).parent
+_RECORDED = (_HERE / "sql", _HERE / "proof" / "invariants")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "broken_on_purpose(why): the test breaks invariants itself, so they are not looked at behind it",
+    )
+    config.addinivalue_line(
+        "markers", "unrecorded(why): no log of row changes for this test, which its triggers would disturb"
     )
 
 
@@ -34,14 +49,52 @@ def postgres(troth_server: Template) -> Template:
     return troth_server
 
 
+@pytest.fixture(scope="session")
+def recording_databases(troth_server: Template) -> Iterator[Databases]:
+    """As the plugin's, but with the log of row changes in each."""
+    with troth_server.clone() as home:
+        with connected(home) as connection:
+            install_changes(connection)
+        databases = Databases(Template(troth_server.dsn, str(conninfo_to_dict(home)["dbname"])))
+        yield databases
+        databases.close()
+
+
 @pytest.fixture
-def dsn(troth_databases: Databases, request: pytest.FixtureRequest) -> Iterator[str]:
+def dsn(request: pytest.FixtureRequest) -> Iterator[str]:
     """A superuser's DSN of an empty database with the namespace `troth`; its roles are there, nothing else."""
-    with troth_databases.lend() as lent:
+    looked_at = request.node.get_closest_marker("broken_on_purpose") is None
+    with (_recording if _records(request.node) else _plain)(request) as (lent, changes):
         yield lent
-        if request.node.get_closest_marker("broken_on_purpose") is None:
+        if looked_at:
             with connected(lent) as connection:
                 assert violations(connection) == []
+                if changes:
+                    assert violated_changes(connection) == []
+
+
+def _records(node: pytest.Item) -> bool:
+    """Whether the changes of rows are logged for a test: for those of the functions, unless it says `unrecorded`."""
+    where = os.environ.get("TROTH_TEST_CHANGES", "some")
+    if where == "none" or node.get_closest_marker("unrecorded") is not None:
+        return False
+    return where == "all" or any(each in node.path.parents for each in _RECORDED)
+
+
+@contextmanager
+def _plain(request: pytest.FixtureRequest) -> Generator[tuple[str, bool]]:
+    databases: Databases = request.getfixturevalue("troth_databases")
+    with databases.lend() as lent:
+        yield lent, False
+
+
+@contextmanager
+def _recording(request: pytest.FixtureRequest) -> Generator[tuple[str, bool]]:
+    databases: Databases = request.getfixturevalue("recording_databases")
+    with databases.lend() as lent:
+        yield lent, True
+        with connected(lent) as connection:
+            forget_changes(connection)
 
 
 @pytest.fixture
