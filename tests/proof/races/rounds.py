@@ -42,7 +42,9 @@ def collide(stage: Stage, pair: tuple[Verb, Verb], rounds: int, rng: random.Rand
         for _ in range(rounds):
             _collide(stage, pair, make, rng, tally)
         tally.findings += [f"{said} on {make.__name__}: {each}" for each in stage.wrong()]
-    tally.findings += [f"{said}, at the end: {each}" for each in stage.stuck() + stage.wrong()]
+    tally.findings += [
+        f"{said}, at the end: {each}" for each in stage.stuck() + stage.wrong() + stage.wrong_steps()
+    ]
     stage.clean()
 
 

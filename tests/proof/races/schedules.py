@@ -122,6 +122,7 @@ def explore(stage: Stage, pair: Pair, *, enough: int | None = None) -> Explored:
         if outcome not in serial and not mixed:
             broken.append(_difference(outcome, serial))
         explored.findings += [f"{pair.name}, {happened}: {each}" for each in broken]
+    explored.findings += [f"{pair.name}: {each}" for each in stage.wrong_steps()]
     explored.distinct = len(seen)
     return explored
 

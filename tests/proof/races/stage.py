@@ -15,6 +15,7 @@ from itertools import count
 from psycopg import sql as composed
 from psycopg.errors import Diagnostic
 
+from tests.proof.invariants.changes import forget_changes, install_changes, violated_changes
 from tests.proof.races.calls import Do
 from tests.proof.races.conductor import Conductor, Session, worded
 from tests.proof.races.ground import Ground, Make, Names
@@ -35,6 +36,7 @@ class Stage:
         self.boss = boss
         self.conductor = conductor
         self._functions = functions(boss.connection)
+        install_changes(boss.connection)
         self.points = install(boss.connection)
         self._paths: dict[tuple[Do, Make], list[str]] = {}
         self._emptying = composed.SQL("; ").join(
@@ -99,6 +101,12 @@ class Stage:
         """What is broken, as sentences; none if all is well."""
         return [f"{each.invariant} {each.id}: {each.detail}" for each in violations(self.boss.connection)]
 
+    def wrong_steps(self) -> list[str]:
+        """What was broken from one state to the next since this was asked last."""
+        found = violated_changes(self.boss.connection)
+        forget_changes(self.boss.connection)
+        return [f"{each.invariant} {each.id}: {each.detail}" for each in found]
+
     def stuck(self) -> list[str]:
         """Bring everything to its end, and say what would not come to one."""
         worker = Worker(self.boss, f"calm-{next(self._numbers)}")
@@ -139,6 +147,7 @@ class Stage:
         """Whatever a test left standing: let everybody go on to the end, and empty the namespace."""
         self.conductor.give_up()
         self.clean()
+        forget_changes(self.boss.connection)
 
     def clean(self) -> None:
         """Empty the namespace."""
