@@ -67,14 +67,7 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof);
 
 check: check-format check-lint check-types check-layers check-migrations check-functions ## format, lint, types, layers, tables, functions
 
-check-.PHONY: protocol mutate-core
-protocol: $(READY) ## the protocol's model, every interleaving: make protocol FAULTS=3
-	$(BIN)/python -m tests.proof.protocol $(FAULTS)
-
-mutate-core: $(READY) ## what the core's tests do not notice: make mutate-core MUTANTS=60 SEED=0 (MUTANTS=0: all)
-	nice $(BIN)/python -m tests.proof.mutation $(or $(MUTANTS),60) $(or $(SEED),0)
-
-format: $(READY)
+check-format: $(READY)
 	$(BIN)/ruff format --check .
 
 check-lint: $(READY)
@@ -117,6 +110,20 @@ chaos: $(READY) ## everything is killed at random, and nothing may be lost: make
 .PHONY: failover
 failover: $(READY) ## a standby is promoted under load, and nothing may be missing: make failover RUNS=10
 	$(BIN)/python -m tests.proof.failover --runs $(or $(RUNS),10)
+
+.PHONY: protocol mutate-core
+protocol: $(READY) ## the protocol's model, every interleaving: make protocol FAULTS=3
+	$(BIN)/python -m tests.proof.protocol $(FAULTS)
+
+mutate-core: $(READY) ## what the core's tests do not notice: make mutate-core MUTANTS=60 SEED=0 (MUTANTS=0: all)
+	nice $(BIN)/python -m tests.proof.mutation $(or $(MUTANTS),60) $(or $(SEED),0)
+
+.PHONY: races
+# A pair of calls in the middle of each other: so many collisions of the critical ones, a hundredth as many rounds of every pair.
+races: $(READY) system ## every pair of calls at once: make races ROUNDS=1000
+	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
+	TROTH_TEST_POSTGRES=15 TROTH_RACES_ROUNDS=$(or $(ROUNDS),1000) TROTH_RACES_REPORT=$$report \
+	    $(BIN)/python -m pytest -q -n 2 -o faulthandler_timeout=0 tests/proof/races; sort "$$report"
 
 format: $(READY) ## rewrite what ruff can mend
 	$(BIN)/ruff check --fix-only .
