@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support.sql import Sql, Worker, promise, step, timer, turn
 from troth.testing.clock import Clock
@@ -113,3 +114,19 @@ def test_a_tick_waits_for_no_worker_that_is_long_dead(
     assert sql.one("select count(*) from worker") == 1
     ticker.tick()
     assert sql.one("select count(*) from worker") == 0
+
+
+def test_json_null_and_sql_null_are_one_value(sql: Sql) -> None:
+    """A client that sends `null` for what it leaves out was refused, or its repeated decision called a conflict."""
+    null = Jsonb(None)
+    started = sql.start("a", "f", args=null, tags=null, headers=null)
+    assert (started["args"], "tags" in started, "args_headers" in started) == ({}, False, False)
+    assert sql.start("a", "f")["answer"] == "attached"
+    assert "tags" not in sql.create_promise("p", tags=null, headers=null)
+    assert [each["id"] for each in sql.search(tags=null)] == ["a", "p"]
+
+    assert "headers" not in sql.resolve("p", 1, headers=null)["promise"]
+    assert sql.resolve("p", 1)["answer"] == "already"
+    sql.create_promise("q")
+    assert sql.reject("q", {"type": "E"})["answer"] == "settled"
+    assert sql.reject("q", {"type": "E"}, headers=null)["answer"] == "already"
