@@ -13,5 +13,5 @@ begin
   perform _check_isolation();
   perform _check_decision(p_value, 'value', p_headers, p_actor);
   perform _lock_settling(array[p_id]);
-  return _decide(p_id, 'resolved', p_value, p_headers, p_digest, p_actor);
+  return _decide(p_id, 'resolved', p_value, nullif(p_headers, 'null'), p_digest, p_actor);
 end $$;

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support.sql import Sql, Worker, promise, step, timer, turn
 from troth.testing.clock import Clock
@@ -130,3 +131,19 @@ def test_a_call_of_long_ago_takes_no_news_away(sql: Sql, worker: Worker) -> None
     assert [each["answer"] for each in sql.heartbeat("w1", ["w"], [1])] == ["news"]
     assert worker.advance(turn("w", 1, 1))["w"]["answer"] == "ok"
     assert sql.heartbeat("w1", ["w"], [1]) == []
+
+
+def test_json_null_and_sql_null_are_one_value(sql: Sql) -> None:
+    """A client that sends `null` for what it leaves out was refused, or its repeated decision called a conflict."""
+    null = Jsonb(None)
+    started = sql.start("a", "f", args=null, tags=null, headers=null)
+    assert (started["args"], "tags" in started, "args_headers" in started) == ({}, False, False)
+    assert sql.start("a", "f")["answer"] == "attached"
+    assert "tags" not in sql.create_promise("p", tags=null, headers=null)
+    assert [each["id"] for each in sql.search(tags=null)] == ["a", "p"]
+
+    assert "headers" not in sql.resolve("p", 1, headers=null)["promise"]
+    assert sql.resolve("p", 1)["answer"] == "already"
+    sql.create_promise("q")
+    assert sql.reject("q", {"type": "E"})["answer"] == "settled"
+    assert sql.reject("q", {"type": "E"}, headers=null)["answer"] == "already"
