@@ -64,6 +64,15 @@ as $$
               else octet_length(p_value::text) end
 $$;
 
+-- Whether a payload is so small that no limit needs a look (or is none). Up to 64 bytes hold at most five numbers, and no number
+-- has more than some 147,000 digits: less than the limit, whatever they are.
+create function _is_small(p_value jsonb) returns boolean
+  language sql stable
+as $$
+  select p_value is null or pg_column_size(p_value) <= 64
+      or pg_column_size(p_value) <= 8 * _payload_depth_max() and octet_length(p_value::text) <= _payload_bytes_max()
+$$;
+
 create function _check_payload(p_value jsonb, p_what text) returns void
   language plpgsql immutable
 as $$

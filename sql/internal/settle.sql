@@ -34,41 +34,42 @@ begin
   on conflict (id) do update set itself = false, after = null;
 end $$;
 
--- Turns the waits for settled promises into events of their awaiters, whose rows are locked.
+-- Turns the waits for settled promises into events of their awaiters, whose rows are locked. Waits are taken by themselves, and
+-- what comes of them is looked up by its keys: see docs/decisions/0001.
 create function _deliver(p_ids text[], p_now timestamptz) returns void
   language plpgsql volatile
 as $$
 declare
   v_tasks text[];
 begin
-  v_tasks := array(select distinct task from wait where promise = any (p_ids));
-  if cardinality(v_tasks) = 0 then
-    return;
+  with gone as (
+    delete from wait where promise = any (p_ids) returning task, operation, kind, promise, issued, cohort, digest
+  ), events as (
+    insert into checkpoint (task, seq, operation, kind, issued, cohort, digest, state, value, error, headers, promise, at, epoch)
+    select g.task, t.last_seq + row_number() over (partition by g.task order by g.promise, g.operation),
+           g.operation, g.kind, g.issued, g.cohort, g.digest, p.state,
+           case when not f.own then p.value end, case when not f.own then p.error end, case when not f.own then p.headers end,
+           case when g.promise <> g.task || '~' || g.operation then g.promise end,
+           greatest(p_now, t.last_at), t.epoch
+      from gone g
+      join promise p on p.id = g.promise and p.id = any (p_ids)
+      join task t on t.id = g.task and t.id = any (array(select task from gone))
+      cross join lateral (select _family(g.task) = _family(g.promise) as own) f
+  ), told as (
+    update task t
+       set last_seq = t.last_seq + n.events,
+           last_at = greatest(p_now, t.last_at),
+           news = t.news or t.state = 'claimed',
+           ready_at = case when t.state = 'suspended' then p_now else t.ready_at end,
+           state = case when t.state = 'suspended' then 'ready' else t.state end
+      from (select task, count(*)::integer as events from gone group by task) n
+     where t.id = n.task and t.id = any (array(select task from gone))
+    returning t.id
+  )
+  select array_agg(id) into v_tasks from told;
+  if v_tasks is not null then
+    perform _wake(v_tasks);
   end if;
-
-  insert into checkpoint (task, seq, operation, kind, issued, cohort, digest, state, value, error, headers, promise, at, epoch)
-  select w.task, t.last_seq + row_number() over (partition by w.task order by w.promise, w.operation),
-         w.operation, w.kind, w.issued, w.cohort, w.digest, p.state,
-         case when not f.own then p.value end, case when not f.own then p.error end, case when not f.own then p.headers end,
-         case when w.promise <> w.task || '~' || w.operation then w.promise end,
-         greatest(p_now, t.last_at), t.epoch
-    from wait w
-    join promise p on p.id = w.promise and p.id = any (p_ids)
-    join task t on t.id = w.task and t.id = any (v_tasks)
-    cross join lateral (select _family(w.task) = _family(w.promise) as own) f
-   where w.promise = any (p_ids);
-
-  update task t
-     set last_seq = t.last_seq + n.events,
-         last_at = greatest(p_now, t.last_at),
-         news = t.news or t.state = 'claimed',
-         ready_at = case when t.state = 'suspended' then p_now else t.ready_at end,
-         state = case when t.state = 'suspended' then 'ready' else t.state end
-    from (select task, count(*)::integer as events from wait where promise = any (p_ids) group by task) n
-   where t.id = n.task and t.id = any (v_tasks);
-
-  delete from wait where promise = any (p_ids);
-  perform _wake(v_tasks);
 end $$;
 
 -- The locks that a settlement needs, in the order of all: promises, then tasks (their own and their awaiters'). Who waits
@@ -80,7 +81,7 @@ declare
   v_tasks text[];
 begin
   perform 1 from promise where id = any (p_ids) order by id for no key update;
-  select p_ids || array_agg(distinct task) into v_tasks from wait where promise = any (p_ids);
+  v_tasks := p_ids || array(select task from wait where promise = any (p_ids));
   perform 1 from task where id = any (v_tasks) order by id for no key update;
 end $$;
 
@@ -96,18 +97,19 @@ declare
   v_ids text[];
   v_now timestamptz;
 begin
-  select p_ids || array_agg(distinct task) into v_tasks from wait where promise = any (p_ids);
+  v_tasks := p_ids || array(select task from wait where promise = any (p_ids));
   v_held := array(select l.id from (
     select id from task where id = any (v_tasks) order by id for no key update skip locked) l);
   v_now := _clock();
   v_stuck := array(
-    select w.promise from wait w left join unnest(v_held) h(id) on h.id = w.task
-     where w.promise = any (p_ids) and h.id is null);
+    select w.promise from (select promise, task from wait where promise = any (p_ids) offset 0) w
+      left join unnest(v_held) h(id) on h.id = w.task
+     where h.id is null);
   v_ids := array(
     select p.id
       from promise p
       left join unnest(v_held) h(id) on h.id = p.id
-     where p.id = any (p_ids) and p.expires_at <= v_now
+     where p.id = any (p_ids) and p.state = 'pending' and p.timeout_at <= v_now
        and p.id <> all (v_stuck)
        and (p.function is null or h.id is not null or not exists (select from task t where t.id = p.id offset 0)));
   if cardinality(v_ids) = 0 then
@@ -130,12 +132,12 @@ declare
   v_now constant timestamptz := _clock();
   v_ids text[];
 begin
-  if not exists (select from promise where id = any (p_ids) and expires_at <= v_now)
+  if not exists (select from promise where id = any (p_ids) and state = 'pending' and timeout_at <= v_now)
     or current_setting('transaction_read_only')::boolean
     or current_setting('transaction_isolation') <> 'read committed' then
     return;
   end if;
   v_ids := array(select l.id from (
-    select id from promise where id = any (p_ids) and expires_at <= v_now order by id for no key update skip locked) l);
+    select id from promise where id = any (p_ids) and state = 'pending' and timeout_at <= v_now order by id for no key update skip locked) l);
   perform _time_out(v_ids);
 end $$;

@@ -4,7 +4,8 @@
 -- grant: admin
 create function cancel_force(p_id text, p_reason text default null, p_actor text default null) returns jsonb
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_actor constant text := coalesce(p_actor, session_user);

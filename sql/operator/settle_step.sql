@@ -13,7 +13,8 @@ create function settle_step(
   p_reason text default null, p_actor text default null
 ) returns jsonb
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_value constant jsonb := nullif(p_value, 'null');

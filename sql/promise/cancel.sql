@@ -5,7 +5,8 @@
 -- grant: client, worker, admin
 create function cancel(p_id text, p_reason text default null, p_actor text default null) returns jsonb
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 begin
   perform _check_isolation();

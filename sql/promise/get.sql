@@ -3,7 +3,8 @@
 -- grant: client, worker, admin
 create function get(p_ids text[]) returns setof jsonb
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 begin
   perform _expire(p_ids);

@@ -6,7 +6,8 @@ create function resolve(
   p_id text, p_value jsonb default null, p_headers jsonb default null, p_digest bytea default null, p_actor text default null
 ) returns jsonb
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 begin
   perform _check_isolation();

@@ -4,7 +4,8 @@
 -- grant: client, worker, admin
 create function settle_many(p_items jsonb, p_actor text default null) returns setof jsonb
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_item record;

@@ -40,10 +40,13 @@ begin
   if v_odd is not null then
     raise exception using errcode = 'TR002', message = v_odd, hint = 'See sql/worker/advance.sql for the shape of a call.';
   end if;
+  -- only what is not small is looked at closely: a call for each payload would cost more than to store it
   perform _check_payload(t.value, 'result'), _check_payload(t.error, 'error'), _check_payload(t.headers, 'headers')
-    from jsonb_to_recordset(p_turns) t(value jsonb, error jsonb, headers jsonb) where t.value is not null or t.error is not null;
+    from jsonb_to_recordset(p_turns) t(value jsonb, error jsonb, headers jsonb)
+   where not (_is_small(t.value) and _is_small(t.error) and _is_small(t.headers));
   perform _check_payload(o.value, 'outcome'), _check_payload(o.error, 'error'), _check_payload(o.headers, 'headers')
-    from jsonb_to_recordset(p_outcomes) o(value jsonb, error jsonb, headers jsonb) where o.value is not null or o.error is not null;
+    from jsonb_to_recordset(p_outcomes) o(value jsonb, error jsonb, headers jsonb)
+   where not (_is_small(o.value) and _is_small(o.error) and _is_small(o.headers));
 end $$;
 
 -- What is wrong with one of the operations, if anything is; an ID or a payload that cannot be raises its own error.

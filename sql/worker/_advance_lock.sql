@@ -34,14 +34,15 @@ declare
 begin
   v_tasks := array(select t.task from jsonb_to_recordset(p_turns) t(task text));
   v_awaiting := array(
-    select distinct w.task from wait w where w.promise = any (array(
+    select w.task from wait w where w.promise = any (array(
       select t.task from jsonb_to_recordset(p_turns) t(task text, "then" text) where t."then" = 'finish')));
   v_held := array(select l from (
     select * from task where id = any (v_tasks || v_awaiting) order by id for no key update skip locked) l);
   if cardinality(v_awaiting) > 0 then
     v_stuck := array(
-      select w.promise from wait w left join unnest(v_held) h on h.id = w.task
-       where w.promise = any (v_tasks) and h.id is null);
+      select w.promise from (select promise, task from wait where promise = any (v_tasks) offset 0) w
+        left join unnest(v_held) h on h.id = w.task
+       where h.id is null);
   end if;
   return array(
     select row(

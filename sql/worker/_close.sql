@@ -120,11 +120,12 @@ declare
   v_ids text[];
   v_tasks text[];
   v_held task[];
+  v_stuck text[];
   v_asked text[] := '{}'::text[];
 begin
   v_ids := array(select l.id from (
     select id from promise where id = any (p_ids) and state = 'pending' order by id for no key update skip locked) l);
-  v_tasks := v_ids || array(select distinct task from wait where promise = any (v_ids));
+  v_tasks := v_ids || array(select task from wait where promise = any (v_ids));
   v_held := array(select l from (
     select * from task where id = any (v_tasks) order by id for no key update skip locked) l);
   v_now := _clock();
@@ -134,13 +135,15 @@ begin
        where h.epoch > 0 and (h.timeout_at is null or h.timeout_at > v_now)
          and (select c.seq from checkpoint c where c.task = h.id and c.operation = '~cancel') is null);
   end if;
+  v_stuck := array(
+    select w.promise from (select promise, task from wait where promise = any (v_ids) offset 0) w
+      left join unnest(v_held) k on k.id = w.task
+     where k.id is null);
   v_ids := array(
     select p.id
       from promise p
       left join unnest(v_held) h on h.id = p.id
-      left join (select distinct w.promise as id from wait w left join unnest(v_held) k on k.id = w.task
-                  where w.promise = any (v_ids) and k.id is null) stuck on stuck.id = p.id
-     where p.id = any (v_ids) and stuck.id is null
+     where p.id = any (v_ids) and p.id <> all (v_stuck)
        and (p.expires_at is null or p.expires_at > v_now)  -- those time out
        and (p.function is null or h.id is not null and (p_force or h.epoch = 0)));
   if cardinality(v_ids) > 0 then

@@ -34,7 +34,8 @@ create function advance(
   p_attempts jsonb default '[]', p_cancels jsonb default '[]'
 ) returns table (task text, answer text, last_seq integer, entries jsonb)
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan set lock_timeout = '200ms'
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan set lock_timeout = '200ms'
 as $$
 #variable_conflict use_column
 declare

@@ -22,7 +22,8 @@ create function claim(
   steps jsonb, journal jsonb
 )
   language plpgsql volatile security definer set search_path from current
-  set enable_seqscan = off set enable_nestloop = off set jit = off set plan_cache_mode = force_generic_plan
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare

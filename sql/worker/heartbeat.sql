@@ -7,7 +7,8 @@ create function heartbeat(
   p_worker text, p_tasks text[], p_epochs integer[], p_under_way interval default '5 seconds'
 ) returns table (task text, epoch integer, answer text)
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare

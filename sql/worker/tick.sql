@@ -5,7 +5,8 @@
 -- grant: worker, admin
 create function tick(p_limit integer default 1000) returns jsonb
   language plpgsql volatile security definer set search_path from current
-  set enable_nestloop = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan set lock_timeout = '200ms'
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan set lock_timeout = '200ms'
 as $$
 declare
   v_now constant timestamptz := _clock();
@@ -26,7 +27,7 @@ begin
   if cardinality(v_due) > 0 then
     v_promises := _each_or_all('_tick_promises', v_due);
   end if;
-  v_due := array(select task from wait where fire_at <= v_now order by fire_at, task limit p_limit);
+  v_due := array(select task from wait where promise is null and fire_at <= v_now order by fire_at, task limit p_limit);
   if cardinality(v_due) > 0 then
     v_timers := _each_or_all('_tick_timers', v_due);
   end if;
@@ -35,7 +36,7 @@ begin
     'now', _micros(_clock()), 'workers', v_workers, 'promises', v_promises, 'timers', v_timers, 'closed', v_closed,
     'next', (select case when v_more then 0 when d.at is not null then greatest(_micros(d.at) - _micros(_clock()), 0) end
                from (select least((select min(expires_at) from promise where expires_at is not null),
-                                  (select min(fire_at) from wait where fire_at is not null)) as at) d));
+                                  (select min(fire_at) from wait where promise is null)) as at) d));
 end $$;
 
 -- Runs one of ours on a batch; if that fails, on each row by itself, passing over the ones that fail alone.
@@ -68,7 +69,7 @@ create function _tick_promises(p_ids text[]) returns integer
   language sql volatile
 as $$
   select _time_out(array(select l.id from (
-    select id from promise where id = any (p_ids) and expires_at is not null order by id for no key update skip locked) l))
+    select id from promise where id = any (p_ids) and state = 'pending' order by id for no key update skip locked) l))
 $$;
 
 -- Fires the timers of tasks that nobody holds a lock on. A timer becomes an event; a delayed start, or a task whose step is to
@@ -84,23 +85,29 @@ begin
   v_ids := array(select l.id from (
     select id from task where id = any (p_tasks) order by id for no key update skip locked) l);
   v_now := _clock();
-  insert into checkpoint (task, seq, operation, kind, issued, cohort, digest, state, at, epoch)
-  select w.task, t.last_seq + row_number() over (partition by w.task order by w.fire_at, w.operation), w.operation, w.kind,
-         w.issued, w.cohort, w.digest, 'resolved', greatest(v_now, t.last_at), t.epoch
-    from wait w join task t on t.id = w.task and t.id = any (v_ids)
-   where w.task = any (v_ids) and w.fire_at <= v_now and w.kind = 'timer';
-  update task t
-     set last_seq = t.last_seq + n.events,
-         last_at = case when n.events > 0 then greatest(v_now, t.last_at) else t.last_at end,
-         news = (t.news or t.state = 'claimed') and n.events > 0 or t.news,
-         ready_at = case when t.state = 'suspended' then v_now else t.ready_at end,
-         state = case when t.state = 'suspended' then 'ready' else t.state end
-    from (select task, count(*) filter (where kind = 'timer')::integer as events
-            from wait where task = any (v_ids) and fire_at <= v_now group by task) n
-   where t.id = n.task and t.id = any (v_ids);
-  delete from wait where task = any (v_ids) and fire_at <= v_now;
-  get diagnostics v_fired = row_count;
-  perform _wake(v_ids);
+  with gone as (
+    delete from wait where task = any (v_ids) and fire_at <= v_now
+    returning task, operation, kind, fire_at, issued, cohort, digest
+  ), events as (
+    insert into checkpoint (task, seq, operation, kind, issued, cohort, digest, state, at, epoch)
+    select g.task, t.last_seq + row_number() over (partition by g.task order by g.fire_at, g.operation), g.operation, g.kind,
+           g.issued, g.cohort, g.digest, 'resolved', greatest(v_now, t.last_at), t.epoch
+      from gone g join task t on t.id = g.task and t.id = any (v_ids)
+     where g.kind = 'timer'
+  ), told as (
+    update task t
+       set last_seq = t.last_seq + n.events,
+           last_at = case when n.events > 0 then greatest(v_now, t.last_at) else t.last_at end,
+           news = t.news or t.state = 'claimed' and n.events > 0,
+           ready_at = case when t.state = 'suspended' then v_now else t.ready_at end,
+           state = case when t.state = 'suspended' then 'ready' else t.state end
+      from (select task, count(*) filter (where kind = 'timer')::integer as events from gone group by task) n
+     where t.id = n.task and t.id = any (v_ids)
+  )
+  select count(*) into v_fired from gone;
+  if v_fired > 0 then
+    perform _wake(v_ids);
+  end if;
   return v_fired;
 end $$;
 
@@ -117,8 +124,10 @@ begin
     from (select id from worker where died_at is null and seen_at + lease < p_now order by id for no key update skip locked) l
    where w.id = l.id;
   delete from worker w
-   using (select id from worker where died_at < p_now - interval '1 day' for update skip locked) l
-   where w.id = l.id and not exists (select from task t where t.worker = w.id offset 0);
+   where w.id = any (array(
+     select id from worker where died_at < p_now - interval '1 day'
+        and not exists (select from task t where t.worker = worker.id collate "default" offset 0)
+        for update skip locked));
   v_dead := array(select id from worker where died_at is not null);
   if cardinality(v_dead) = 0 then
     return 0;
@@ -136,8 +145,7 @@ begin
          reason = case when t.attempts >= _attempts_max() then jsonb_build_object(
            'code', 'attempts', 'message', format('%s workers died while they held it; the last was %s', t.attempts, t.worker)) end,
          lane = rtrim(t.lane, '!') || case when t.attempts > 0 then '!' else '' end, worker = null, claimed_at = null
-    from worker w
-   where t.id = any (v_ids) and w.id = t.worker and w.died_at is not null;
+   where t.id = any (v_ids) and (select w.died_at from worker w where w.id = t.worker) is not null;
   perform _wake(v_ids);
   return cardinality(v_ids);
 end $$;

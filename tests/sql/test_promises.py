@@ -120,8 +120,10 @@ def test_many_starts_are_answered_one_by_one_in_the_order_given(sql: Sql) -> Non
     ]  # fmt: skip
     assert all(each["message"] for each in answers if each["answer"] == "refused")
     assert answers[3]["function"] == "f"
-    assert (answers[0]["queue"], answers[0]["task"]["priority"], answers[0]["tags"]) == ("q", 4, {"t": "1"})
-    assert answers[1]["task"]["state"] == "suspended"
+    assert answers[:2] == [{"id": "b", "answer": "created"}, {"id": "a", "answer": "created"}]
+    b, a = sorted(sql.get(["a", "b"]), key=lambda each: each["id"], reverse=True)
+    assert (b["queue"], b["task"]["priority"], b["tags"]) == ("q", 4, {"t": "1"})
+    assert (answers[4]["answer"], answers[4]["tags"], a["task"]["state"]) == ("attached", {"t": "1"}, "suspended")
     assert sql.one("select count(*) from task") == 4
 
 
