@@ -181,7 +181,11 @@ PAIRS = {
         Pair("purge x start", grounds.ended, PURGE, _verb("start"), last=PURGE),
         Pair("purge x purge and start", grounds.ended, PURGE, _purge_and_start, last=PURGE, early=(0,)),
         Pair(
-            "starts x purge and the same starts", grounds.ended, _start_both, _purge_and_start_both, last=PURGE
+            "starts x purge and the same starts",
+            grounds.ended,
+            _start_both,
+            _purge_and_start_both,
+            last=PURGE,
         ),
         Pair("purge x fork", grounds.ended, PURGE, _verb("fork"), last=PURGE, early=(1,)),
         Pair("batch x batch", grounds.suspended, _forwards, _backwards),

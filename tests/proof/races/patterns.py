@@ -47,9 +47,9 @@ PATTERNS = (
             ),
             (
                 "_deliver",
-                "v_tasks := array(select distinct task from wait where promise = any (p_ids));",
-                """v_tasks := array(select distinct task from wait where promise = any (p_ids)
-                     and task = any (string_to_array(current_setting('races.looked'), ' ')));""",
+                "delete from wait where promise = any (p_ids) returning",
+                """delete from wait where promise = any (p_ids)
+                      and task = any (string_to_array(current_setting('races.looked'), ' ')) returning""",
             ),
         ),
     ),
@@ -73,7 +73,11 @@ PATTERNS = (
         "suspend x dead worker",
         (
             ("_bury_workers", "order by t.id for no key update skip locked) l);", "order by t.id) l);"),
-            ("_bury_workers", "and w.id = t.worker and w.died_at is not null", "and w.died_at is not null"),
+            (
+                "_bury_workers",
+                "and (select w.died_at from worker w where w.id = t.worker) is not null",
+                "",
+            ),
         ),
     ),
     Pattern(
