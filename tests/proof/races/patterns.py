@@ -22,9 +22,7 @@ class Pattern:
 
 
 LOCK_PROMISES = "perform 1 from promise where id = any (p_ids) order by id for no key update;"
-LOOK_FOR_WAITS = (
-    "select p_ids || array_agg(distinct task) into v_tasks from wait where promise = any (p_ids);"
-)
+LOOK_FOR_WAITS = "v_tasks := p_ids || array(select task from wait where promise = any (p_ids));"
 RECORDED = (
     "(select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null",
     "(select w.kind from wait w where w.task = o.task and w.operation = o.operation) is null",
