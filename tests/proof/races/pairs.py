@@ -105,6 +105,20 @@ def _purge_and_start(sql: Sql, ground: Ground) -> str:
     return "held" if answer == "attached" else answer
 
 
+def _start_both(sql: Sql, ground: Ground) -> str:
+    """What has ended, and what is new and stands behind it in the order of all."""
+    items = [
+        {"id": each, "function": "f", "queue": ground.names.queue}
+        for each in (ground.names.w, f"{ground.names.w}z")
+    ]
+    return "+".join(str(each["answer"]) for each in sql.start_many(items))
+
+
+def _purge_and_start_both(sql: Sql, ground: Ground) -> str:
+    sql.purge(timedelta(0))
+    return _start_both(sql, ground)
+
+
 def _settle_outside(sql: Sql, ground: Ground) -> str:
     return str(sql.resolve(f"{ground.names.w}~o", 1)["answer"])
 
@@ -166,6 +180,13 @@ PAIRS = {
         ),
         Pair("purge x start", grounds.ended, PURGE, _verb("start"), last=PURGE),
         Pair("purge x purge and start", grounds.ended, PURGE, _purge_and_start, last=PURGE, early=(0,)),
+        Pair(
+            "starts x purge and the same starts",
+            grounds.ended,
+            _start_both,
+            _purge_and_start_both,
+            last=PURGE,
+        ),
         Pair("purge x fork", grounds.ended, PURGE, _verb("fork"), last=PURGE, early=(1,)),
         Pair("batch x batch", grounds.suspended, _forwards, _backwards),
         Pair("end x awaiter", _awaiter, _verb("finish"), _come("y{w}", "{w}"), waitless=(0, 1)),
