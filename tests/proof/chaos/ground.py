@@ -70,7 +70,7 @@ class Database:
         postmaster.suspend()  # it cannot fork now
         children = postmaster.children(recursive=True)
         if self._settings.get("synchronous_commit") == "off":
-            _die([child for child in children if "walwriter" in " ".join(child.cmdline())])
+            _die([child for child in children if _is_called(child, "walwriter")])
             time.sleep(FORGETFUL_S)  # the others go on, and nobody writes down what they say
         return _die([*children, postmaster])
 
@@ -87,6 +87,12 @@ class Database:
 
     def _started(self) -> Postgres:
         return Postgres.start(self._home, port=self._port, prefer=self._prefer, settings=self._settings)
+
+
+def _is_called(process: psutil.Process, name: str) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return name in " ".join(process.cmdline())
+    return False
 
 
 def _die(processes: list[psutil.Process]) -> int:

@@ -97,8 +97,9 @@ class Node:
     def silence(self) -> None:
         """Stop what sends the log to standbys: from now on they hear nothing, and are not told so."""
         for child in self._children():
-            if "walsender" in " ".join(child.cmdline()):
-                child.suspend()
+            with suppress(psutil.NoSuchProcess):  # a session may end at this moment
+                if "walsender" in " ".join(child.cmdline()):
+                    child.suspend()
 
     def kill(self) -> None:
         """SIGKILL for it and all its children."""
