@@ -2,12 +2,14 @@
 
 No connection is held while user code runs. `prepared=False` suits a pooler in transaction mode: no statement is kept by
 name. A connection that broke is replaced; the call that met it is repeated once where the caller says that it may be
-(every verb of a client is idempotent).
+(every verb of a client is idempotent). One that gives no answer where Postgres would have given it long ago counts as broken:
+a way that fell silent is told to nobody, and the kernel gives it up after a quarter of an hour.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -17,6 +19,15 @@ import asyncpg
 from troth.calls import Call
 from troth.errors import TrothError, Unreachable
 from troth.gateway.failures import parse_dsn, place_of, translated
+
+CONNECT_S: Final = 10.0
+SILENT_AFTER_S: Final = 20.0
+"""How long an answer may take of a function that waits for nobody's rows."""
+WAITING_FOR_NOBODY: Final = frozenset(
+    {"claim", "advance", "heartbeat", "tick", "leave", "journal", "get"},
+)
+GIVE_BACK_S: Final = 5.0
+"""How long a connection whose call was given up may take to confirm that; then it is dropped."""
 
 T = TypeVar("T")
 
@@ -45,8 +56,11 @@ class Pool:
     async def _run(self, call: Call[T]) -> T:
         try:
             pool = self._pool or await self._open()
-            async with pool.acquire() as connection:
-                return call.read(await connection.fetch(call.text(self.schema, "dollar"), *call.values))
+            connection = await pool.acquire()
+            try:
+                return call.read(await self._fetch(connection, call))
+            finally:
+                await _given_back(pool, connection)
         except TrothError:
             raise
         except Exception as error:
@@ -54,6 +68,20 @@ class Pool:
             if ours is None:
                 raise
             raise ours from error
+
+    async def _fetch(self, connection: Any, call: Call[Any]) -> list[Any]:
+        patience_s = SILENT_AFTER_S if call.function in WAITING_FOR_NOBODY else None
+        try:
+            rows: list[Any] = await connection.fetch(
+                call.text(self.schema, "dollar"), *call.values, timeout=patience_s
+            )
+        except TimeoutError as error:
+            connection.terminate()
+            raise Unreachable(
+                f"Postgres {self.place} gave no answer to {call.function} within {patience_s:g} s.",
+                hint="The connection is dropped. Look at the network between, and at what the server is busy with.",
+            ) from error
+        return rows
 
     async def _open(self) -> asyncpg.Pool[Any]:
         async with self._opening:
@@ -64,7 +92,7 @@ class Pool:
                     max_size=self._size,
                     max_inactive_connection_lifetime=60.0,
                     statement_cache_size=100 if self._prepared else 0,
-                    timeout=10.0,
+                    timeout=CONNECT_S,
                     server_settings={"application_name": "troth"},
                     reset=_leave_as_it_is,
                 )
@@ -75,6 +103,11 @@ class Pool:
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
+
+
+async def _given_back(pool: asyncpg.Pool[Any], connection: Any) -> None:
+    with contextlib.suppress(TimeoutError):  # it is dropped then
+        await pool.release(connection, timeout=GIVE_BACK_S)
 
 
 async def _leave_as_it_is(connection: object) -> None:
@@ -97,11 +130,11 @@ class Ear:
         try:
             self._connection = await asyncpg.connect(
                 self._url,
-                timeout=10.0,
+                timeout=CONNECT_S,
                 statement_cache_size=0,
                 server_settings={"application_name": "troth listener"},
             )
-            await self._connection.add_listener(self._channel, self._on_notice)
+            await asyncio.wait_for(self._connection.add_listener(self._channel, self._on_notice), CONNECT_S)
         except Exception as error:
             ours = translated(error, self._place)
             if ours is None:
