@@ -1,6 +1,6 @@
 -- Deletes whole families that settled longer ago than p_before, at most p_limit of them, with their journals. A family stays
--- while anything in it is pending, owed a cancel, or waited for. Once purged, an ID is free again: retention is the window in
--- which a repeated start finds what it started. Answers how many promises went.
+-- while anything in it is pending, owed a cancel, waited for, or made below what is pending. Once purged, an ID is free again:
+-- retention is the window in which a repeated start finds what it started. Answers how many promises went.
 -- grant: admin
 create function purge(p_before interval, p_limit integer default 1000) returns integer
   language plpgsql volatile security definer set search_path from current
@@ -54,8 +54,21 @@ as $$
      where (p.state = 'pending' or p.settled_at >= p_before
             or exists (select from wait w where w.promise = p.id offset 0)
             or exists (select from closing c where c.id = p.id offset 0)
-            or exists (select from promise a where a.id = p.parent and a.state = 'pending' offset 0)
+            or p.parent is not null and _has_pending_above(p.parent)
             or exists (select from promise c where c.parent = p.id and c.state = 'pending' offset 0)))
+$$;
+
+-- Whether a promise or something that it was made by, however far up, is pending: a child with an ID of its own is a family
+-- of its own, and who made it may have ended long before who made that.
+create function _has_pending_above(p_id text) returns boolean
+  language sql stable
+as $$
+  with recursive above (id, parent, state) as (
+    select p.id, p.parent, p.state from promise p where p.id = p_id
+    union
+    select p.id, p.parent, p.state from above a join promise p on p.id = a.parent where a.state <> 'pending'
+  )
+  select exists (select from above where state = 'pending')
 $$;
 
 -- A family's promises, by two ranges of the key: an `or` of them would be looked for in the whole table.
