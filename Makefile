@@ -65,6 +65,10 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof);
 	@echo "== workers that keep the code of one suspended workflow"
 	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
 
+.PHONY: model
+model: $(READY) system ## the functions against an oracle in Python: make model RUNS=20000 STEPS=100 PROCESSES=2 SEED=0
+	$(BIN)/python -m tests.proof.model $(or $(RUNS),20000) $(or $(STEPS),100) $(or $(PROCESSES),$(shell nproc)) $(or $(SEED),0)
+
 check: check-format check-lint check-types check-layers check-migrations check-functions ## format, lint, types, layers, tables, functions
 
 check-format: $(READY)
