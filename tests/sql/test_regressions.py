@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.sql import Sql, Worker, promise, step, timer, turn
+from tests.support.sql import Sql, Worker, promise, refused, step, timer, turn
 from troth.testing.clock import Clock
 
 CROWD = 3000
@@ -147,3 +147,45 @@ def test_json_null_and_sql_null_are_one_value(sql: Sql) -> None:
     sql.create_promise("q")
     assert sql.reject("q", {"type": "E"})["answer"] == "settled"
     assert sql.reject("q", {"type": "E"}, headers=null)["answer"] == "already"
+
+
+@pytest.mark.parametrize(
+    "span",
+    ["-12 mons 360 days", "-1 mon 30 days", "1 mon -30 days", "-1 days 24:00", "-1 mons 30 days 23:00"],
+)
+def test_a_duration_that_only_compares_as_none_is_negative(sql: Sql, span: str) -> None:
+    """Months and days make up for each other in a comparison; from a given instant on they need not."""
+    for call in (
+        "select start('w', 'f', p_timeout => %s)",
+        "select start('w', 'f', p_delay => %s)",
+        "select create_promise('p', %s)",
+        "select purge(%s)",
+    ):
+        state, message = refused(lambda call=call: sql.query(call, span))  # type: ignore[misc]
+        assert (state, "is negative" in message) == ("TR002", True)
+    for fine in ("1 day -01:00", "2 mons -1 day", "0", "1 mon 1 day 01:00", "-1 mon 31 days"):
+        sql.query("select create_promise(%s, %s)", fine.replace(" ", "_"), fine)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "pins"),
+    [("{f}", "{null}"), ("{f}", "{g}"), ("{f}", "{f@x}"), ("{f}", "{f@0}"), ("{f}", "{f@99999999999}"), ("{f,null}", None),
+     ("{{f,g},{h,i}}", None), ("{f@99999999999}", None)],
+)  # fmt: skip
+def test_lanes_and_pins_that_are_none_are_refused_at_the_door(sql: Sql, lanes: str, pins: str | None) -> None:
+    sql.start("w", "f")
+    call = "select * from claim('w1', '{default}', %s, 1, %s)"
+    assert refused(lambda: sql.query(call, lanes, pins))[0] == "TR002"
+    assert sql.query("select * from worker") == []
+
+
+def test_an_imported_epoch_leaves_room_for_claims(sql: Sql, worker: Worker) -> None:
+    """At the end of the integers it would have stopped every claim of its lane."""
+    record = {"id": "i", "function": "f", "version": 1, "started_at": 1, "seed": 1}
+    entry = {"seq": 1, "operation": "s", "kind": "step", "issued": 0, "state": "resolved", "at": 2}
+    for epoch in (2**31 - 1, 10**9 + 1):
+        state, message = refused(lambda epoch=epoch: sql.import_journal(record, [{**entry, "epoch": epoch}]))  # type: ignore[misc]
+        assert (state, str(epoch) in message) == ("TR002", True)
+    sql.import_journal(record, [{**entry, "epoch": 10**9}])
+    sql.resume("i")
+    assert [each["epoch"] for each in worker.claim()] == [10**9 + 1]
