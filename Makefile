@@ -85,12 +85,17 @@ bench: $(READY) ## how fast it is here: workflows, steps, starts, decide -> cont
 simulate: $(READY) ## random workflows, crashed and replayed: make simulate RUNS=1000000 SEED=0
 	$(BIN)/python -m tests.core.simulation $(or $(RUNS),20000) $(or $(SEED),0)
 
-.PHONY: races
+.PHONY: races mutants
 # A pair of calls in the middle of each other: so many collisions of the critical ones, a hundredth as many rounds of every pair.
 races: $(READY) system ## every pair of calls at once: make races ROUNDS=1000
 	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
 	TROTH_TEST_POSTGRES=15 TROTH_RACES_ROUNDS=$(or $(ROUNDS),1000) TROTH_RACES_REPORT=$$report \
 	    $(BIN)/python -m pytest -q -n 2 -o faulthandler_timeout=0 tests/proof/races; sort "$$report"
+
+mutants: $(READY) system ## every mutant of sql/ against the wide suite (python -m tests.proof.mutants takes their names)
+	TROTH_TEST_POSTGRES=15 $(BIN)/python -m tests.proof.mutants --wide --part=1/2 & first=$$!; \
+	TROTH_TEST_POSTGRES=15 $(BIN)/python -m tests.proof.mutants --wide --part=2/2; second=$$?; \
+	wait $$first && exit $$second
 
 format: $(READY) ## rewrite what ruff can mend
 	$(BIN)/ruff check --fix-only .
