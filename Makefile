@@ -123,11 +123,19 @@ mutate-core: $(READY) ## what the core's tests do not notice: make mutate-core M
 	nice $(BIN)/python -m tests.proof.mutation $(or $(MUTANTS),60) $(or $(SEED),0)
 
 .PHONY: races
+
+
+.PHONY: races mutants
 # A pair of calls in the middle of each other: so many collisions of the critical ones, a hundredth as many rounds of every pair.
 races: $(READY) system ## every pair of calls at once: make races ROUNDS=1000
 	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
 	TROTH_TEST_POSTGRES=15 TROTH_RACES_ROUNDS=$(or $(ROUNDS),1000) TROTH_RACES_REPORT=$$report \
 	    $(BIN)/python -m pytest -q -n 2 -o faulthandler_timeout=0 tests/proof/races; sort "$$report"
+
+mutants: $(READY) system ## every mutant of sql/ against the wide suite (python -m tests.proof.mutants takes their names)
+	TROTH_TEST_POSTGRES=15 $(BIN)/python -m tests.proof.mutants --wide --part=1/2 & first=$$!; \
+	TROTH_TEST_POSTGRES=15 $(BIN)/python -m tests.proof.mutants --wide --part=2/2; second=$$?; \
+	wait $$first && exit $$second
 
 format: $(READY) ## rewrite what ruff can mend
 	$(BIN)/ruff check --fix-only .

@@ -23,14 +23,14 @@ def _awaiter(sql: Sql, names: Names) -> Ground:
     """`w` is held, and so is `y`, which does not wait for it yet."""
     ground = grounds.held(sql, names)
     sql.start(f"y{names.w}", "f", queue=f"y-{names.w}")
-    assert len(Worker(sql, names.holder).claim(1, [f"y-{names.w}"])) == 1
+    assert len(Worker(sql, names.holder).claim(1, [f"y-{names.w}"], lease=grounds.LEASE)) == 1
     return ground
 
 
 def _child_held(sql: Sql, names: Names) -> Ground:
     """`w` has ended, its child is under way."""
     ground = grounds.held(sql, names)
-    assert len(Worker(sql, names.newcomer).claim(5, [names.queue])) == 1
+    assert len(Worker(sql, names.newcomer).claim(5, [names.queue], lease=grounds.LEASE)) == 1
     assert Worker(sql, names.holder).finish(names.w, 1, 0) == "ok"
     return ground
 
@@ -94,7 +94,7 @@ def _take_over(sql: Sql, ground: Ground) -> str:
     """The holder goes, another one claims what it held and records what its own step brought."""
     sql.leave(ground.names.holder)
     worker, w = Worker(sql, ground.names.newcomer), ground.names.w
-    if not any(each["task"] == w for each in worker.claim(5, [ground.names.queue])):
+    if not any(each["task"] == w for each in worker.claim(5, [ground.names.queue], lease=grounds.LEASE)):
         return "held"
     return str(worker.advance(turn(w, 2, 0), outcomes=[step(w, "s9")])[w]["answer"])
 
