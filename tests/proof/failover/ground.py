@@ -187,10 +187,13 @@ def made_template(place: Path, prefer: str | None, chance: random.Random) -> Bin
     server = server_at(place, place.parent)
     initialize(server, binaries, synced=False)
     node = Node(server, binaries, free_port(chance))
-    node.start()
-    migrate(node.dsn)
-    with psycopg.connect(node.dsn, autocommit=True) as connection:
-        install_violations(connection)
-        connection.execute(TABLES)
-    node.rest()
+    try:
+        node.start()
+        migrate(node.dsn)
+        with psycopg.connect(node.dsn, autocommit=True) as connection:
+            install_violations(connection)
+            connection.execute(TABLES)
+        node.rest()
+    finally:
+        node.kill()
     return binaries
