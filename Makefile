@@ -54,12 +54,18 @@ test: $(READY) system ## every test but the long proofs, on Postgres 15 (or on t
 	fi
 
 proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof); and what needs a Postgres again, on another and otherwise
+	@$(PYTHON) tools/system.py proof
 	@echo "== the proofs"
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/proof
 	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
 	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
 	@echo "== workers that keep the code of one suspended workflow"
 	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
+
+.PHONY: pooled
+pooled: $(READY) system ## the workers' tests through pgbouncer in transaction mode, listening past it
+	@$(PYTHON) tools/system.py proof
+	TROTH_TEST_POSTGRES=15 TROTH_TEST_POOLED=on $(PYTEST) $(WITH_WORKERS) tests/proof/network
 
 check: check-format check-lint check-types check-layers check-migrations check-functions ## format, lint, types, layers, tables, functions
 
