@@ -26,6 +26,8 @@ SILENT_AFTER_S: Final = 20.0
 WAITING_FOR_NOBODY: Final = frozenset(
     {"claim", "advance", "heartbeat", "tick", "leave", "journal", "get"},
 )
+HINT_S: Final = 2.0
+"""How long a hint may take to arrive."""
 GIVE_BACK_S: Final = 5.0
 """How long a connection whose call was given up may take to confirm that; then it is dropped."""
 
@@ -115,6 +117,10 @@ async def _leave_as_it_is(connection: object) -> None:
     del connection
 
 
+class Deaf(Exception):
+    """Somebody stands between who takes a LISTEN and hands no NOTIFY back."""
+
+
 class Ear:
     """A connection that listens on one channel and calls back at each hint."""
 
@@ -123,10 +129,11 @@ class Ear:
         self._place = place_of(dsn)
         self._channel = channel
         self._heard = heard
+        self._hint = asyncio.Event()
         self._connection: asyncpg.Connection[Any] | None = None
 
     async def open(self) -> None:
-        """Connect and listen. Raises `Unreachable`."""
+        """Connect and listen. Raises `Unreachable`, or `Deaf` behind a pooler that hands on no hints."""
         try:
             self._connection = await asyncpg.connect(
                 self._url,
@@ -135,14 +142,35 @@ class Ear:
                 server_settings={"application_name": "troth listener"},
             )
             await asyncio.wait_for(self._connection.add_listener(self._channel, self._on_notice), CONNECT_S)
+            served_by = await self._connection.fetchval("select pg_backend_pid()", timeout=CONNECT_S)
+            if served_by != self._connection.get_server_pid():
+                await self._try()
+        except Deaf:
+            raise
         except Exception as error:
             ours = translated(error, self._place)
             if ours is None:
                 raise
             raise ours from error
 
+    async def _try(self) -> None:
+        """There is a pooler: only a hint that arrives tells whether hints do."""
+        other = await asyncpg.connect(self._url, timeout=CONNECT_S, statement_cache_size=0)
+        try:
+            self._hint.clear()
+            await other.execute(f"select pg_notify('{self._channel}', '')", timeout=CONNECT_S)
+            await asyncio.wait_for(self._hint.wait(), HINT_S)
+        except TimeoutError:
+            raise Deaf(
+                f"A pooler at {self._place.removeprefix('at ')} takes LISTEN and hands no NOTIFY back: give the client a "
+                "listen_dsn that leads to Postgres itself."
+            ) from None
+        finally:
+            other.terminate()
+
     def _on_notice(self, connection: object, pid: int, channel: str, payload: object) -> None:
         del connection, pid, channel, payload
+        self._hint.set()
         self._heard()
 
     async def probe(self, timeout_s: float) -> None:
