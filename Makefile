@@ -58,6 +58,10 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof);
 	@echo "== workers that keep the code of one suspended workflow"
 	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
 
+.PHONY: invariants
+invariants: $(READY) system ## every test of the functions with each row's changes judged, and how often each invariant was met
+	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/sql tests/proof/invariants tests/proof/privileges
+
 check: check-format check-lint check-types check-layers check-migrations check-functions ## format, lint, types, layers, tables, functions
 
 check-format: $(READY)
