@@ -55,7 +55,7 @@ test: $(READY) system ## every test but the long proofs, on Postgres 15 (or on t
 
 # --- proofs: all of them, bounded, in `make proof`; each by itself as long as one likes (docs/reliability.md) ---
 
-.PHONY: proof model histories protocol races mutants mutate-core chaos failover pooled
+.PHONY: proof invariants model histories protocol races mutants mutate-core chaos failover pooled
 proof: $(READY) system ## that nothing is lost, doubled or wedged; and what needs a Postgres again, on another one and otherwise
 	@$(PYTHON) tools/system.py proof
 	@echo "== the proofs"
@@ -70,6 +70,9 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged; and what need
 	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
 	@echo "== workers that keep the code of one suspended workflow"
 	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
+
+invariants: $(READY) system ## every test of the functions with each row's changes judged, and how often each invariant was met
+	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/sql tests/proof/invariants tests/proof/privileges
 
 model: $(READY) system ## the functions against an oracle in Python: make model RUNS=20000 STEPS=100 PROCESSES=2 SEED=0
 	$(BIN)/python -m tests.proof.model $(or $(RUNS),20000) $(or $(STEPS),100) $(or $(PROCESSES),$(shell nproc)) $(or $(SEED),0)

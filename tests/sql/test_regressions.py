@@ -42,6 +42,7 @@ def crowd(sql: Sql) -> None:
     )
 
 
+@pytest.mark.unrecorded("what is read is counted")
 @pytest.mark.usefixtures("crowd")
 def test_what_a_call_reads_does_not_grow_with_what_is_there(sql: Sql, worker: Worker) -> None:
     """The pinned plans reach into the helpers: an anti join there read a whole table at each call."""

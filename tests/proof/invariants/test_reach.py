@@ -11,6 +11,7 @@ import pytest
 
 from tests.proof.invariants.answers import KINDS
 from tests.proof.invariants.changes import judged_changes, judged_situations
+from tests.proof.invariants.held import HEAD, lines
 from tests.proof.invariants.reach import EVERY, NOT_BUILT, never, table
 from tests.support.sql import Connection, Sql
 
@@ -98,3 +99,11 @@ def test_what_is_not_built_is_not_there(db: Connection) -> None:
     for words in ("into schedule", "update schedule", "into link"):
         assert words not in written, words
     assert db.execute("select to_regclass('troth.link')").fetchone() == (None,)
+
+
+def test_the_page_says_where_each_is_judged() -> None:
+    """The table of docs/reliability.md is the one that `python -m tests.proof.invariants.held` prints."""
+    assert len(lines()) == 2 + len(EVERY)
+    page = ROOT / "docs" / "reliability.md"
+    if page.exists() and HEAD[0] in page.read_text("utf-8"):
+        assert "\n".join(lines()) in page.read_text("utf-8")
