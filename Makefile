@@ -58,6 +58,10 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof);
 	@echo "== workers that keep the code of one suspended workflow"
 	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
 
+.PHONY: histories
+histories: $(READY) system ## clients side by side over SQL and HTTP, their answers checked: make histories HISTORIES=4000
+	TROTH_HISTORIES=$(or $(HISTORIES),4000) $(BIN)/python -m pytest -q -n 2 tests/proof/histories
+
 .PHONY: model
 model: $(READY) system ## the functions against an oracle in Python: make model RUNS=20000 STEPS=100 PROCESSES=2 SEED=0
 	$(BIN)/python -m tests.proof.model $(or $(RUNS),20000) $(or $(STEPS),100) $(or $(PROCESSES),$(shell nproc)) $(or $(SEED),0)
