@@ -74,6 +74,9 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged; and what need
 invariants: $(READY) system ## every test of the functions with each row's changes judged, and how often each invariant was met
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/sql tests/proof/invariants tests/proof/privileges
 
+histories: $(READY) system ## clients side by side over SQL and HTTP, their answers checked: make histories HISTORIES=4000
+	TROTH_HISTORIES=$(or $(HISTORIES),4000) $(BIN)/python -m pytest -q -n 2 tests/proof/histories
+
 model: $(READY) system ## the functions against an oracle in Python: make model RUNS=20000 STEPS=100 PROCESSES=2 SEED=0
 	$(BIN)/python -m tests.proof.model $(or $(RUNS),20000) $(or $(STEPS),100) $(or $(PROCESSES),$(shell nproc)) $(or $(SEED),0)
 

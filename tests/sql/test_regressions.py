@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -190,3 +192,32 @@ def test_an_imported_epoch_leaves_room_for_claims(sql: Sql, worker: Worker) -> N
     sql.import_journal(record, [{**entry, "epoch": 10**9}])
     sql.resume("i")
     assert [each["epoch"] for each in worker.claim()] == [10**9 + 1]
+
+
+def test_a_decision_knows_only_what_it_has_locked(sql: Sql, another: Callable[..., Sql]) -> None:
+    """A promise that appeared between the lock and the look of a decision was settled without being held: another's outcome won,
+    and both were told that theirs had. (Whoever came to wait for it in that moment would not have been told.)"""
+    late, early = another(), another()
+    sql.query(
+        """create or replace function _clock() returns timestamptz language plpgsql volatile as $$
+           begin perform pg_advisory_xact_lock_shared(77); return clock_timestamp(); end $$"""
+    )
+    early.query("select pg_advisory_lock(77)")
+    pid = late.one("select pg_backend_pid()")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(late.resolve, "p", 3)
+        stuck = "select count(*) from pg_locks where pid = %s and locktype = 'advisory' and not granted"
+        until = time.monotonic() + 60
+        while not answer.done() and not sql.one(stuck, pid) and time.monotonic() < until:
+            time.sleep(0.01)
+        early.create_promise("p")
+        with early.connection.transaction():
+            assert early.resolve("p", 1)["answer"] == "settled"
+            early.query("select pg_advisory_unlock(77)")
+            waits = (
+                "select count(*) from pg_locks where pid = %s and locktype = 'transactionid' and not granted"
+            )
+            while not answer.done() and not sql.one(waits, pid) and time.monotonic() < until:
+                time.sleep(0.01)
+        assert answer.result(60)["answer"] == "unknown"
+    assert [each["value"] for each in sql.get(["p"])] == [1]
