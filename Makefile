@@ -62,11 +62,6 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof);
 	@echo "== workers that keep the code of one suspended workflow"
 	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
 
-.PHONY: pooled
-pooled: $(READY) system ## the workers' tests through pgbouncer in transaction mode, listening past it
-	@$(PYTHON) tools/system.py proof
-	TROTH_TEST_POSTGRES=15 TROTH_TEST_POOLED=on $(PYTEST) $(WITH_WORKERS) tests/proof/network
-
 check: check-format check-lint check-types check-layers check-migrations check-functions ## format, lint, types, layers, tables, functions
 
 check-format: $(READY)
