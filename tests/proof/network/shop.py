@@ -33,15 +33,28 @@ insert into public.calls select %(id)s, %(step)s, exists (
 class World:
     """The database behind all proxies, where steps leave their traces."""
 
-    direct: psycopg.Connection[Any]
+    dsn: str
 
 
 def _note(id: str, step: str) -> None:
-    World.direct.execute(_called, {"id": id, "step": step})
+    """As often as it takes: the server may be the one that is in trouble."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with psycopg.connect(
+                World.dsn, autocommit=True, options="-c default_transaction_read_only=off"
+            ) as direct:
+                direct.execute("set statement_timeout = 0")
+                direct.execute(_called, {"id": id, "step": step})
+        except psycopg.Error:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        else:
+            return
 
 
 async def reserve(id: str) -> str:
-    _note(id, "reserve")
+    await asyncio.to_thread(_note, id, "reserve")
     return f"reserved {id}"
 
 
@@ -86,21 +99,22 @@ async def open_shop(dsn: str, *ways: str, **options: Any) -> AsyncIterator[list[
         "poll": timedelta(seconds=0.2),
         "grace": timedelta(seconds=0),
     }
-    with psycopg.connect(dsn, autocommit=True) as World.direct:
-        World.direct.execute(LEDGER.encode())
-        clients = [Troth(way, **{**client_options(), **of_client}) for way in ways]
-        workers = [Worker(each, [order, ship], **{**given, **keep_option(), **options}) for each in clients]
-        running = [asyncio.create_task(each.run()) for each in workers]
-        try:
-            await until(lambda: all(each._keeper for each in workers), "they have begun")
-            yield workers
-        finally:
-            for each in workers:
-                each.stop()
-            ended = await asyncio.gather(*running, return_exceptions=True)
-            for client in clients:
-                await client.close()
-        assert ended == [None] * len(workers)
+    World.dsn = dsn
+    with psycopg.connect(dsn, autocommit=True) as direct:
+        direct.execute(LEDGER.encode())
+    clients = [Troth(way, **{**client_options(), **of_client}) for way in ways]
+    workers = [Worker(each, [order, ship], **{**given, **keep_option(), **options}) for each in clients]
+    running = [asyncio.create_task(each.run()) for each in workers]
+    try:
+        await until(lambda: all(each._keeper for each in workers), "they have begun")
+        yield workers
+    finally:
+        for each in workers:
+            each.stop()
+        ended = await asyncio.gather(*running, return_exceptions=True)
+        for client in clients:
+            await client.close()
+    assert ended == [None] * len(workers)
 
 
 async def insist(client: Troth, id: str) -> Settlement:

@@ -1,12 +1,9 @@
-"""A Postgres that is there and does not do as it is told: no connection left, statements cut short, read-only, a full disk."""
+"""A Postgres that is there and does not do as it is told: no connection left, statements cut short, read-only."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,11 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from tests.engine.programs.worker import state_of
-from tests.engine.running import until
+from tests.engine.running import client_options, until
 from tests.proof.network.servers import DISCONNECT, begin, do, live_through
+from troth import DatabaseError, Troth
 from troth.dev import Postgres
+from troth.gateway.pool import Pool
 from troth.worker import turns
 
 Told = Any
@@ -82,60 +80,26 @@ async def test_statements_are_refused(server: Postgres, setting: str, record_pro
         record_property("seconds", await live_through(server.dsn, trouble, relief, log, (said,)))
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of 160 MB in memory."""
-    place = Path(tempfile.mkdtemp(prefix="troth-disk-"))
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=160m,mode=0755", "tmpfs", place], capture_output=True, text=True
-    )
-    if mounted.returncode != 0:
-        place.rmdir()
-        if os.environ.get("CI") == "true":
-            pytest.xfail(f"this container may not mount: {mounted.stderr}")
-        pytest.skip(f"mounting is not allowed here: {mounted.stderr}")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
-    place.rmdir()
+@pytest.mark.parametrize("code", ["25006", "53100", "53200", "57014", "58030"])
+async def test_a_wait_for_a_result_sits_out_what_passes(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Read-only, a full disk, no memory, a cut short statement, an input/output error: three looks of a wait are refused."""
+    refused: list[str] = []
+    run = Pool.run
 
+    async def refuses(self: Pool, call: Any, **options: Any) -> Any:
+        task = asyncio.current_task()
+        if call.function == "get" and task and task.get_name() == "troth lookout" and len(refused) < 3:
+            refused.append(code)
+            raise DatabaseError("refused", code=code)
+        return await run(self, call, **options)
 
-async def test_the_disk_is_full(small_disk: Path, record_property: Told) -> None:
-    """WAL and data on it. Where Postgres itself gives up, it is started again once there is room, as an operator would."""
-    home = small_disk / ".troth"
-    server = begin(home, max_wal_size="32MB", min_wal_size="32MB")
-    assert small_disk in server.data.parents, "the data lie on it"
-    fill = small_disk / "fill"
-
-    async def trouble() -> None:
-        do(server.dsn, "create table public.heap (t text)", "checkpoint")
-        with fill.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"x" * 65536)
-                file.flush()
-        with contextlib.suppress(psycopg.Error):  # what is left of WAL and free pages
-            for _ in range(1000):
-                do(
-                    server.dsn,
-                    "insert into public.heap select repeat('x', 8000) from generate_series(1, 500)",
-                )
-
-    async def relief() -> None:
-        nonlocal server
-        fill.unlink()
-        try:
-            do(server.dsn, "drop table public.heap")
-        except psycopg.Error:
-            await until(lambda: state_of(server.pid) == "Z", "it has given up")
-            server.stop()
-            server = Postgres.start(home, port=server.port)
-            do(server.dsn, "drop table public.heap")
-
-    try:
-        with capture_logs() as log:
-            seconds = await live_through(
-                server.dsn, trouble, relief, log, ("No space left", "could not extend", "cannot be reached")
-            )
-        record_property("seconds", seconds)
-    finally:
-        server.stop()
-        shutil.rmtree(home, ignore_errors=True)
+    monkeypatch.setattr(Pool, "run", refuses)
+    async with Troth(dsn, **client_options()) as client:
+        handle = await client.create_promise(int, "p")
+        waiting = asyncio.create_task(handle.result(60))
+        await until(lambda: len(refused) == 3 or waiting.done())
+        await client.resolve("p", 7)
+        assert await waiting == 7
+    assert len(refused) == 3
