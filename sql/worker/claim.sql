@@ -36,7 +36,7 @@ declare
 begin
   perform _check_isolation();
   perform _check_claim(p_worker, p_queues, p_lanes, v_pins, p_limit, p_lease);
-  perform _present(p_worker, p_queues, p_lanes, p_sleeping, p_lease, p_info, v_now);
+  perform _present(p_worker, p_queues, p_lanes, coalesce(p_sleeping, false), p_lease, p_info, v_now);
 
   foreach v_suffix in array case when p_alone then array['!', ''] else array[''] end loop
     v_limit := case when v_suffix = '!' then 1 else p_limit end;

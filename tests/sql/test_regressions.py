@@ -180,6 +180,8 @@ def test_lanes_and_pins_that_are_none_are_refused_at_the_door(sql: Sql, lanes: s
     call = "select * from claim('w1', '{default}', %s, 1, %s)"
     assert refused(lambda: sql.query(call, lanes, pins))[0] == "TR002"
     assert sql.query("select * from worker") == []
+    (claimed,) = sql.query("select task from claim('w1', '{default}', '{f}', 1, p_sleeping => null)")
+    assert (claimed["task"], sql.one("select sleeping from worker")) == ("w", False)
 
 
 def test_an_imported_epoch_leaves_room_for_claims(sql: Sql, worker: Worker) -> None:
