@@ -133,8 +133,8 @@ def _settle_by_an_old_snapshot(sql: Sql, ground: Ground) -> str:
 
 
 def _later_turn(sql: Sql, ground: Ground) -> str:
-    """Half an hour passes, and the holder records what a step brought."""
-    pass_time(sql, timedelta(minutes=30))
+    """Ten minutes pass, and the holder records what a step brought."""
+    pass_time(sql, timedelta(minutes=10))
     w = ground.names.w
     return str(Worker(sql, ground.names.holder).advance(turn(w, 1, 0), outcomes=[step(w, "s")])[w]["answer"])
 
