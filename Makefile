@@ -18,8 +18,11 @@ PYTHON := $(shell for name in python3.11 python3 python3.12 python3.13 python3.1
 endif
 
 POSTGRES_15 := /usr/lib/postgresql/15/bin/postgres
-# Many tests wait for processes: three of them keep two cores busy.
-PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadgroup
+# Many tests wait for processes: three of them keep two cores busy. A process that crashed is not replaced, and a run that
+# hangs all the same says where and ends: both have failed anyhow.
+MINUTES_MAX := 30
+TIMED := $(if $(shell command -v timeout),timeout --foreground --verbose --signal=INT --kill-after=60 $(MINUTES_MAX)m)
+PYTEST := $(TIMED) $(BIN)/python -m pytest -q -n 3 --dist loadgroup --max-worker-restart=0
 # What says something new with another Postgres, another way to be woken, or more or less code kept in memory.
 WITH_WORKERS := $(addprefix tests/engine/test_,branches.py cancellation.py children.py client.py context.py crashes.py deploys.py \
     failures.py patches.py scenarios.py steps.py transactional_steps.py transactions.py worker.py)
@@ -27,7 +30,7 @@ ON_EVERY_POSTGRES := tests/sql tests/api $(WITH_WORKERS) $(wildcard tests/engine
     tests/engine/test_launcher*.py tests/engine/test_engine_simulation.py tests/engine/test_testing_crashes.py)
 SOURCES := $(wildcard engine api migrations examples bench tests tools)
 
-.PHONY: help demo dev test proof check bench simulate format clean system constraints
+.PHONY: help demo dev test proof check simulate format clean system constraints
 .PHONY: check-format check-lint check-types check-layers check-migrations check-functions
 
 help: ## this list
@@ -53,6 +56,10 @@ test: $(READY) system ## every test but the long proofs, on Postgres 15 (or on t
 proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof); and what needs a Postgres again, on another and otherwise
 	@echo "== the proofs"
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/proof
+	@echo "== chaos"
+	TROTH_TEST_POSTGRES=15 $(MAKE) chaos
+	@echo "== failover"
+	TROTH_TEST_POSTGRES=15 $(MAKE) failover
 	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
 	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
 	@echo "== workers that keep the code of one suspended workflow"
@@ -79,11 +86,37 @@ check-migrations: $(READY)
 check-functions: $(READY) system
 	$(BIN)/python tools/check_plpgsql.py
 
-bench: $(READY) ## how fast it is here: workflows, steps, starts, decide -> continued
-	$(BIN)/python -m bench
+.PHONY: bench bench-peers bench-smoke
+bench: $(READY) bench-peers ## Troth, its peers and the floor at the same works; writes docs/benchmarks.md (BENCH="--quick")
+	$(BIN)/python -m bench $(BENCH)
+
+bench-peers: .bench/.ready
+
+.bench/.ready: bench/peers.txt
+	test -x .bench/bin/python || $(PYTHON) -m venv .bench
+	.bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/peers.txt
+	@touch $@
+
+bench-smoke: $(READY) ## what does not depend on the machine: calls, commits, rows and HOT updates for each workflow
+	$(BIN)/python -m bench.smoke --postgres 15
 
 simulate: $(READY) ## random workflows, crashed and replayed: make simulate RUNS=1000000 SEED=0
 	$(BIN)/python -m tests.core.simulation $(or $(RUNS),20000) $(or $(SEED),0)
+
+.PHONY: chaos
+chaos: $(READY) ## everything is killed at random, and nothing may be lost: make chaos MINUTES=60
+	$(BIN)/python -m tests.proof.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
+
+.PHONY: failover
+failover: $(READY) ## a standby is promoted under load, and nothing may be missing: make failover RUNS=10
+	$(BIN)/python -m tests.proof.failover --runs $(or $(RUNS),10)
+
+.PHONY: protocol mutate-core
+protocol: $(READY) ## the protocol's model, every interleaving: make protocol FAULTS=3
+	$(BIN)/python -m tests.proof.protocol $(FAULTS)
+
+mutate-core: $(READY) ## what the core's tests do not notice: make mutate-core MUTANTS=60 SEED=0 (MUTANTS=0: all)
+	nice $(BIN)/python -m tests.proof.mutation $(or $(MUTANTS),60) $(or $(SEED),0)
 
 .PHONY: races mutants
 # A pair of calls in the middle of each other: so many collisions of the critical ones, a hundredth as many rounds of every pair.

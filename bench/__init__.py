@@ -1,1 +1,1 @@
-"""How fast Troth is, measured through its public face. `python -m bench` sets up its own Postgres and prints a table."""
+"""How fast Troth is, beside its peers and beside a bare floor, on the machine where it runs (docs/benchmarks.md)."""

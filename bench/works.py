@@ -1,9 +1,15 @@
-"""The works that are measured, each as a user would write it: no shortcut into the engine.
+"""The works, each the same for every system.
 
-W1 starts, from concurrent callers one by one and in batches. W2 one-step workflows that one worker process drains. W3 the
-steps of ten-step workflows. W4 from a decision to the workflow's code going on in the worker's process, one at a time and with
-many deciders. W6 a fan-out: from the start of a parent until all its children are joined. W7 workflows of one transactional
-step. The worker is a process of its own, as in life.
+starts    W1: workflows started per second by 16 concurrent callers, one by one, and by one caller in batches
+drain     W2: one-step workflows per second, a backlog worked off by one worker process (or several)
+steps     W3: steps per second of ten-step workflows
+decide    W4: from a decision in another process to the workflow's code going on, one at a time, in milliseconds
+continue  W4: workflows continued per second by 16 concurrent deciders
+slow      workflows per second whose one step takes 50 ms
+low       at 20 starts per second: from the start to the first step, in milliseconds
+
+Rates of backlogs are measured from the moment when a tenth of the steps have been called until everything is done for good, so
+that a process' start and the first plans count for nobody.
 """
 
 from __future__ import annotations
@@ -13,194 +19,187 @@ import contextlib
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
-from troth import Context, Troth, workflow
+from bench.system import CALLERS, Marks, System
 
 BATCH = 1000
-CALLERS = 16
-WARM_UP = 200
-CHILDREN = 10_000
-TRANSACTIONS = 2_000
-
-
-async def noop(x: int) -> int:
-    """A step that costs nothing: what is left is the engine."""
-    return x
-
-
-@workflow
-async def one_step(ctx: Context, x: int) -> int:
-    """W2."""
-    return await ctx.run(noop, x)
-
-
-@workflow
-async def ten_steps(ctx: Context, x: int) -> int:
-    """W3: each step after the one before."""
-    for _ in range(10):
-        x = await ctx.run(noop, x)
-    return x
-
-
-@workflow
-async def awaits_person(ctx: Context) -> float:
-    """W4: answers when its code went on, by the clock that the processes of one machine share."""
-    await ctx.promise(bool, "approval")
-    return time.monotonic()
-
-
-@workflow
-async def child(ctx: Context, x: int) -> int:
-    """A child of W6: it only returns."""
-    return x
-
-
-@workflow
-async def fans_out(ctx: Context, children: int) -> int:
-    """W6."""
-    return sum(await asyncio.gather(*[ctx.call(child, n) for n in range(children)]))
-
-
-async def write(connection: Any, x: int) -> int:
-    """One row of a user's own."""
-    await connection.execute("insert into public.written values ($1)", x)
-    return x
-
-
-@workflow
-async def one_transaction(ctx: Context, x: int) -> int:
-    """W7."""
-    return await ctx.transaction(write, x)
-
-
-WORKFLOWS = (one_step, ten_steps, awaits_person, child, fans_out, one_transaction)
+WARM_UP = 100
+LOOK_S = 0.01
+GUARD_S = 900.0
+LOW_PER_S = 20.0
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """How much of each work is done, and by how many workers."""
+
+    starts: int = 3000
+    batched: int = 20_000
+    workflows: int = 20_000
+    chains: int = 3000
+    decisions: int = 300
+    slow: int = 2000
+    low: int = 200
+    workers: int = 1
+    round: int = 0
+    """So that a backlog can be worked off again beside what the one before left."""
+
+
+@dataclass
 class Figures:
-    """What one run measured; rates per second."""
+    """What one work brought: figures by their names, and what the conductor must know to count more."""
 
-    starts_single: float
-    starts_batched: float
-    workflows: float
-    steps: float
-    decide_p50_ms: float
-    decide_p99_ms: float
-    continued: float
-    children: float
-    transactions: float
+    figures: dict[str, float] = field(default_factory=dict)
+    workflows: int = 0
+    steps: int = 0
 
 
-async def measure(dsn: str, workflows: int, decisions: int) -> Figures:
-    """All works once, on an empty namespace."""
-    async with Troth(dsn, connections=CALLERS) as troth:
-        single = await _starts_single(troth, min(workflows, 3000))
-        batched = await _start_all(troth, one_step.name, "one", workflows)
-        async with _worker(dsn, troth):
-            drained = await _until_ended(troth, "one")
-            await _until_ended(troth, "single")
-            await troth.start_many("ten_steps", {f"warm-{n}": {"x": n} for n in range(WARM_UP)})
-            await _until_ended(troth, "warm")
-            begun = time.perf_counter()
-            await _start_all(troth, ten_steps.name, "steps", max(workflows // 5, 1))
-            await _until_ended(troth, "steps")
-            stepped = time.perf_counter() - begun
-            latencies = await _decisions(troth, decisions)
-            continued = await _continued(troth, decisions)
-            joined = await _timed(lambda: _fan_out(troth, CHILDREN))
-            await _start_all(troth, one_transaction.name, "transaction", TRANSACTIONS)
-            committed = await _until_ended(troth, "transaction")
-    return Figures(
-        single,
-        batched,
-        workflows / drained,
-        max(workflows // 5, 1) * 10 / stepped,
-        statistics.median(latencies) * 1e3,
-        statistics.quantiles(latencies, n=100)[98] * 1e3,
-        continued,
-        CHILDREN / joined,
-        TRANSACTIONS / committed,
-    )
+async def measure(system: System, work: str, sizes: Sizes) -> Figures:
+    """Do one work once, in a database where nothing else has happened."""
+    await system.open()
+    try:
+        return await asyncio.wait_for(WORKS[work](system, sizes), GUARD_S)
+    finally:
+        await system.close()
 
 
 @contextlib.asynccontextmanager
-async def _worker(dsn: str, troth: Troth) -> AsyncIterator[None]:
-    """A worker process, from its first finished workflow on (a probe is sent through it) to its clean end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.worker", dsn, stdout=asyncio.subprocess.DEVNULL
-    )
+async def worker(system: System, count: int = 1) -> AsyncIterator[list[Marks]]:
+    """Worker processes, from when they take work to their end."""
+    arguments = [sys.executable, "-m", "bench.driver", system.name, "worker", system.dsn]
+    processes = [
+        await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE) for _ in range(count)
+    ]
+    marks = [Marks(process) for process in processes]
     try:
-        handle = await troth.options(priority=-1).start("probe", one_step, 0)
-        await handle.result(60)
-        yield
+        for each in marks:
+            await each.ready.wait()
+        yield marks
     finally:
-        process.terminate()
-        await process.wait()
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        for process in processes:
+            try:
+                await asyncio.wait_for(process.wait(), 20)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
 
 
-async def _starts_single(troth: Troth, count: int) -> float:
-    ids = iter(range(count))
+async def _starts(system: System, sizes: Sizes) -> Figures:
+    left = iter(range(sizes.starts))
 
     async def caller() -> None:
-        for n in ids:
-            await troth.start(f"single-{n}", one_step, n)
+        for n in left:
+            await system.start("one", f"single-{n}")
 
-    return count / await _timed(lambda: asyncio.gather(*(caller() for _ in range(CALLERS))))
+    single = await _timed(lambda: asyncio.gather(*(caller() for _ in range(CALLERS))))
+    batched = await _timed(lambda: _backlog(system, "one", sizes.batched))
+    return Figures({"starts/s, single": sizes.starts / single, "starts/s, batched": sizes.batched / batched})
 
 
-async def _start_all(troth: Troth, function: str, prefix: str, count: int) -> float:
-    begun = time.perf_counter()
+async def _drain(system: System, sizes: Sizes) -> Figures:
+    rate = await _worked_off(system, "one", sizes.workflows, sizes.workflows, sizes)
+    return Figures({"workflows/s": rate}, sizes.workflows, sizes.workflows)
+
+
+async def _steps(system: System, sizes: Sizes) -> Figures:
+    rate = await _worked_off(system, "ten", sizes.chains, sizes.chains * 10, sizes)
+    return Figures({"steps/s": rate}, sizes.chains, sizes.chains * 10)
+
+
+async def _slow(system: System, sizes: Sizes) -> Figures:
+    rate = await _worked_off(system, "slow", sizes.slow, sizes.slow, sizes)
+    return Figures({"50 ms steps/s": rate}, sizes.slow, sizes.slow)
+
+
+async def _decide(system: System, sizes: Sizes) -> Figures:
+    latencies: list[float] = []
+    async with worker(system) as (marks, *_):
+        ids = await _waiting(system, "decide", sizes.decisions + 10)
+        for id in ids:
+            begun = time.monotonic()
+            await system.resolve(id)
+            (at,) = await marks.until_continued([id])
+            latencies.append((at - begun) * 1e3)
+            await asyncio.sleep(0.005)  # a person is not as quick as a worker that goes back to sleep
+    return Figures(_percentiles("decide", latencies[10:]))
+
+
+async def _continue(system: System, sizes: Sizes) -> Figures:
+    async with worker(system) as (marks, *_):
+        ids = await _waiting(system, "continue", sizes.decisions * 4)
+        left = iter(ids)
+
+        async def caller() -> None:
+            for id in left:
+                await system.resolve(id)
+
+        begun = time.monotonic()
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        ended = max(await marks.until_continued(ids))
+    return Figures({"continued/s": len(ids) / (ended - begun)})
+
+
+async def _low(system: System, sizes: Sizes) -> Figures:
+    latencies: list[float] = []
+    async with worker(system) as (marks, *_):
+        for n in range(sizes.low):
+            begun = time.monotonic()
+            await system.start("low", f"low-{n}")
+            (at,) = await marks.until_continued([f"low-{n}"])
+            latencies.append((at - begun) * 1e3)
+            await asyncio.sleep(max(0.0, 1 / LOW_PER_S - (time.monotonic() - begun)))
+    return Figures(_percentiles("start to step", latencies[sizes.low // 20 :]))
+
+
+WORKS: dict[str, Callable[[System, Sizes], Awaitable[Figures]]] = {
+    "starts": _starts,
+    "drain": _drain,
+    "steps": _steps,
+    "slow": _slow,
+    "decide": _decide,
+    "continue": _continue,
+    "low": _low,
+}
+
+
+async def _worked_off(system: System, kind: str, workflows: int, steps: int, sizes: Sizes) -> float:
+    workers = sizes.workers
+    await _backlog(system, kind, workflows, sizes.round)
+    async with worker(system, workers) as marks:
+        begun = max([await each.until_steps(max(steps // 10 // workers, 1)) for each in marks])
+        before = sum(
+            next(n for n, at in each.steps if at >= begun or n == each.steps[-1][0]) for each in marks
+        )
+        while await system.unfinished(kind):
+            await asyncio.sleep(LOOK_S)
+        return (steps - before) / (time.monotonic() - begun)
+
+
+async def _backlog(system: System, kind: str, count: int, round: int = 0) -> None:
     for first in range(0, count, BATCH):
         last = min(count, first + BATCH)
-        await troth.start_many(function, {f"{prefix}-{n}": {"x": n} for n in range(first, last)})
-    return count / (time.perf_counter() - begun)
+        await system.start_many(kind, [f"{kind}-{round}-{n}" for n in range(first, last)])
 
 
-async def _until_ended(troth: Troth, prefix: str) -> float:
-    begun = time.perf_counter()
-    while await troth.search(state="pending", prefix=f"{prefix}-", limit=1):  # noqa: ASYNC110 — it is elsewhere
-        await asyncio.sleep(0.01)
-    return time.perf_counter() - begun
-
-
-async def _waiting(troth: Troth, prefix: str, count: int) -> list[str]:
-    """That many workflows, all suspended."""
+async def _waiting(system: System, prefix: str, count: int) -> Sequence[str]:
     ids = [f"{prefix}-{n}" for n in range(count)]
-    await troth.start_many("awaits_person", {id: {} for id in ids})
-    while True:
-        found = await troth.get_many(ids)
-        if all(p.task is not None and p.task.state == "suspended" for p in found.values()):
-            return ids
-        await asyncio.sleep(0.02)
+    await system.start_many("wait", ids)
+    while not await system.suspended(count):
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
+    return ids
 
 
-async def _decisions(troth: Troth, count: int) -> list[float]:
-    latencies: list[float] = []
-    for id in await _waiting(troth, "decide", count):
-        begun = time.monotonic()
-        await troth.resolve(f"{id}~approval", True)
-        latencies.append(await troth.handle(id, float).result(10) - begun)
-    return latencies
-
-
-async def _fan_out(troth: Troth, children: int) -> None:
-    await (await troth.start("fan-out", fans_out, children)).result(300)
-
-
-async def _continued(troth: Troth, count: int) -> float:
-    left = iter(await _waiting(troth, "continue", count))
-
-    async def caller() -> None:
-        for id in left:
-            await troth.resolve(f"{id}~approval", True)
-
-    begun = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    await _until_ended(troth, "continue")
-    return count / (time.perf_counter() - begun)
+def _percentiles(name: str, milliseconds: list[float]) -> dict[str, float]:
+    return {
+        f"{name} p50 ms": statistics.median(milliseconds),
+        f"{name} p99 ms": statistics.quantiles(milliseconds, n=100)[98],
+    }
 
 
 async def _timed(act: Callable[[], Awaitable[object]]) -> float:

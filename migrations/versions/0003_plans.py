@@ -3,7 +3,8 @@
 `wait_fire` finds what is due. With the condition `fire_at is not null` it could also be read whole for the timers of a few
 tasks, and was, where the statistics knew of no rows; nothing but the question for what is due says `promise is null`.
 
-The CHECK on IDs says the same as before in a tenth of the time: a pattern that counts to 255 cost more than the rest of an insert.
+The CHECK on IDs says the same as before in a tenth of the time: a pattern that counts to 255 cost more than all the rest of
+an insert.
 """
 
 from alembic import op

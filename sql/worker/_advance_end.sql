@@ -2,12 +2,13 @@
 
 -- Keeps what was appended. A turn that ends is not written before it is deleted, unless something may come between. Whoever
 -- suspends, or says so (`asked`), has recorded all that the code asked for up to what it was told (ahead, too). Code that was kept
--- at an earlier suspension is no longer where it stood then.
+-- at an earlier suspension is no longer where it stood then. The mark that there are news goes with the turn after the one that was
+-- told of them: that one may be a call of long ago, cut off and sent again since, with nobody left to hear its answer.
 create function _store_turns(p_turns turn[], p_tasks text[]) returns void
   language sql volatile
 as $$
   update task t
-     set last_seq = r.last_seq, last_at = r.last_at, children = r.children, news = false,
+     set last_seq = r.last_seq, last_at = r.last_at, children = r.children, news = t.news and r.verdict = 'news',
          attempts = case when r.changed then 0 else t.attempts end,
          kept_by = case when not r.changed then t.kept_by end,
          asked = case when r.verdict = 'ok' and r.changed and r.next in ('asked', 'suspend') then greatest(t.asked, r.told) else t.asked end

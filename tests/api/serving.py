@@ -16,8 +16,8 @@ from typing import Protocol
 
 import httpx
 
-READY_SECONDS_MAX = 30.0
-END_SECONDS_MAX = 20.0
+READY_SECONDS_MAX = 60.0
+END_SECONDS_MAX = 60.0
 
 
 @dataclass

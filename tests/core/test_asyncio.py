@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import inspect
 import random
@@ -427,6 +428,28 @@ def test_call_later_call_at_and_their_handles() -> None:
     run.tell("timer")
     run.tell("a")
     assert ended(run) == ["soon", "at", "later"]
+
+
+def test_a_timers_handle_shows_the_context_it_will_run_in() -> None:
+    async def main() -> bool:
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        handle: Any = loop.call_later(1, print, context=context)
+        handle.cancel()
+        return handle.get_context() is context
+
+    assert value(Run(main)) is True
+
+
+def test_only_a_coroutine_becomes_a_task() -> None:
+    async def main() -> str:
+        coroutine: Any = 5
+        try:
+            asyncio.get_running_loop().create_task(coroutine)
+        except TypeError as error:
+            return str(error)
+        return "made"
+
+    assert value(Run(main)) == "a coroutine was expected, got 5"
 
 
 def test_what_code_makes_hashes_by_creation() -> None:

@@ -482,6 +482,27 @@ def test_eviction_is_silent_and_issues_nothing() -> None:
     assert run.open == []
 
 
+def test_eviction_lets_code_set_no_timer() -> None:
+    log: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await step("work")
+        finally:
+            for set_timer in (loop.call_later, loop.call_at):
+                try:
+                    set_timer(9, print)
+                except Evicted:
+                    log.append("refused")
+            log.append("went on")
+
+    run = Run(main)
+    run.machine.evict()
+    assert log == ["refused", "refused", "went on"]
+    assert (run.open, run.reports) == ([], [])
+
+
 def test_eviction_reaches_code_that_an_async_generator_waits_for() -> None:
     log: list[str] = []
 

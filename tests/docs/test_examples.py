@@ -17,10 +17,11 @@ from typing import TypeVar
 import httpx
 import pytest
 
+from tests.support.ports import free_port
 from troth import SyncTroth
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ def process(*command: str, dsn: str, log: Path) -> Iterator[subprocess.Popen[byt
         # granian has workers of its own, which a SIGKILL of it would leave behind
         started.terminate()
         try:
-            started.wait(10)
+            started.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait()
@@ -52,13 +53,6 @@ def until(look: Callable[[], T | None], what: str, log: Path) -> T:
             return found
         time.sleep(0.05)
     pytest.fail(f"{what} did not come; the log says:\n{log.read_text()}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def answers(port: int) -> bool:

@@ -18,7 +18,7 @@ from troth import Troth, Worker
 from troth.testing import Environment
 
 Play = Callable[[str], Played]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @asynccontextmanager

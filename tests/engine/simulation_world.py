@@ -34,7 +34,7 @@ from troth.worker import replaying
 from troth.worker.telling import as_told, made_machine, patches
 
 UNREST_S: Final = 2.0
-PATIENCE_S: Final = 40.0
+PATIENCE_S: Final = 100.0
 QUIET_S: Final = 0.5
 """After so long without any change nothing moves any more."""
 SOMEBODY, LATE_PEOPLE, PEOPLE = "some of what is open", "all but the last", "all"

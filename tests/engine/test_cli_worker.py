@@ -19,7 +19,7 @@ from troth.cli.exits import Exit
 Connection = psycopg.Connection[Any]
 Start = Callable[..., subprocess.Popen[str]]
 
-SECONDS_MAX = 30.0
+SECONDS_MAX = 60.0
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ async def all_kinds_of_steps(ctx: Context) -> list[Any]:
 async def test_steps_are_async_or_in_threads_and_are_named(stage: Stage) -> None:
     stage.work(all_kinds_of_steps)
     handle = await stage.troth.start("w", all_kinds_of_steps)
-    assert await handle.result(30) == [2, 4, 9, 4, {"x": 2, "color": "blue"}, 12]
+    assert await handle.result(60) == [2, 4, 9, 4, {"x": 2, "color": "blue"}, 12]
     journal = await stage.troth.journal("w")
     assert [each.operation for each in journal] == [
         "double",
@@ -101,11 +101,11 @@ async def s98(ctx: Context, name: str, timeout: str, id: str, queue: str, tags: 
 async def test_s98_arguments_called_as_options_are_arrive(stage: Stage) -> None:
     stage.work(s98)
     handle = await stage.troth.start("w", s98, name="n", timeout="t", id="i", queue="q", tags="g")
-    assert await handle.result(30) == ["n", 1, "t", "i", True, "q", "g"]
+    assert await handle.result(60) == ["n", 1, "t", "i", True, "q", "g"]
     again = await stage.troth.options(queue="other", tags={"a": "b"}).start(
         "w", "s98", name="n", timeout="t", id="i", queue="q", tags="g"
     )
-    assert await again.result(30) == ["n", 1, "t", "i", True, "q", "g"]
+    assert await again.result(60) == ["n", 1, "t", "i", True, "q", "g"]
 
 
 @workflow
@@ -139,7 +139,7 @@ async def test_promises_are_typed_titled_tagged(stage: Stage, clock: Clock) -> N
     await stage.troth.resolve("w~union", None)
     await stage.troth.resolve("w~point", Point(1, Color.RED))
     clock.advance(timedelta(days=8))
-    assert await handle.result(30) == ["BLUE", "no", None, "RED"]
+    assert await handle.result(60) == ["BLUE", "no", None, "RED"]
     settled = await stage.troth.get("w~color")
     assert (settled.state, settled.settler) == ("resolved", "timeout")
 
@@ -168,12 +168,12 @@ async def test_s39_each_end_of_a_promise_is_an_error_of_its_own(stage: Stage, cl
     await troth.reject("rejected~answer", ValueError("too dear"))
     await troth.cancel("canceled~answer", "nobody cares")
     assert (await troth.resolve("mismatch~answer", "yes")).answer == "settled"
-    assert await troth.handle("value").result(30) == "value True"
-    assert await troth.handle("rejected").result(30) == "rejected rejected~answer ValueError too dear"
-    assert await troth.handle("canceled").result(30) == "canceled canceled~answer nobody cares"
-    assert await troth.handle("mismatch").result(30) == 'mismatch bool "yes"'
+    assert await troth.handle("value").result(60) == "value True"
+    assert await troth.handle("rejected").result(60) == "rejected rejected~answer ValueError too dear"
+    assert await troth.handle("canceled").result(60) == "canceled canceled~answer nobody cares"
+    assert await troth.handle("mismatch").result(60) == 'mismatch bool "yes"'
     clock.advance(timedelta(minutes=2))
-    assert await troth.handle("timedout").result(30) == "timed out timedout~answer"
+    assert await troth.handle("timedout").result(60) == "timed out timedout~answer"
 
 
 @workflow
@@ -187,7 +187,7 @@ async def test_a_value_of_the_wrong_type_ends_the_workflow_with_a_clear_error(st
     await stage.exists("w~answer")
     await stage.troth.resolve("w~answer", "yes")
     with pytest.raises(PromiseRejected) as caught:
-        await handle.result(30)
+        await handle.result(60)
     assert caught.value.type == "troth.errors.ValueMismatch"
     assert "expected bool" in caught.value.error_message
 
@@ -197,7 +197,7 @@ async def test_s33_a_promise_created_and_resolved_beforehand_keeps_its_value(sta
     assert (await stage.troth.resolve("w~answer", True)).answer == "settled"
     handle = await stage.troth.start("w", lets_it_out)
     stage.work(lets_it_out)
-    assert await handle.result(30) is True
+    assert await handle.result(60) is True
     assert await created.result() is True
 
 
@@ -207,7 +207,7 @@ async def test_a_workflow_attaches_to_a_pending_promise_created_beforehand(stage
     stage.work(lets_it_out)
     await stage.reaches("w", "suspended")
     await stage.troth.resolve("w~answer", False)
-    assert await handle.result(30) is False
+    assert await handle.result(60) is False
 
 
 GATES: dict[str, asyncio.Event] = {}
@@ -231,7 +231,7 @@ async def test_s32_a_value_that_comes_before_the_await_is_kept(stage: Stage) -> 
     await stage.exists("w~answer")
     await stage.troth.resolve("w~answer", True)
     GATES.setdefault("s32", asyncio.Event()).set()
-    assert await handle.result(30) is True
+    assert await handle.result(60) is True
     GATES.clear()
 
 
@@ -266,10 +266,10 @@ async def test_s47_several_workflows_wait_for_one_promise_or_for_another_workflo
     for name in ("a", "b"):
         await stage.reaches(name, "suspended")
     await troth.resolve("shared", 3)
-    assert await troth.handle("a").result(30) == "got 3"
-    assert await troth.handle("b").result(30) == "got 3"
-    assert await troth.handle("c").result(30) == "got 7"
-    assert await troth.handle("d").result(30) == "failed LookupError"
+    assert await troth.handle("a").result(60) == "got 3"
+    assert await troth.handle("b").result(60) == "got 3"
+    assert await troth.handle("c").result(60) == "got 7"
+    assert await troth.handle("d").result(60) == "failed LookupError"
     # the value of another family is a copy of its own in the journal
     (entry,) = await troth.journal("a")
     assert (entry.kind, entry.promise, bytes(entry.value)) == ("wait", "shared", b"3")
@@ -283,7 +283,7 @@ async def test_waiting_for_what_does_not_exist_parks_until_it_does(stage: Stage)
     await stage.troth.resume("w")
     await stage.reaches("w", "suspended")
     await stage.troth.resolve("later", 1)
-    assert await handle.result(30) == "got 1"
+    assert await handle.result(60) == "got 1"
 
 
 @workflow
@@ -303,7 +303,7 @@ async def test_s46_a_sleep_of_months_ends_when_the_clock_says_so(stage: Stage, c
     clock.advance(timedelta(days=89))
     assert (await stage.reaches("w", "suspended")).pending
     clock.advance(timedelta(days=1))
-    assert await handle.result(30) == ["90", "True"]
+    assert await handle.result(60) == ["90", "True"]
 
 
 @workflow
@@ -331,10 +331,10 @@ async def test_now_random_and_uuid4_are_the_same_at_a_replay(stage: Stage) -> No
     stage.work(asks_for_chance)
     await stage.troth.resolve("w~again", True)
     await stage.troth.resolve("other~again", True)
-    result = await handle.result(30)
+    result = await handle.result(60)
     assert len(set(result)) == 6
     assert result in SEEN
-    assert result[0] != (await other.result(30))[0]
+    assert result[0] != (await other.result(60))[0]
     assert result[5].startswith(before[0].instant.isoformat()[:19])
 
 
@@ -365,7 +365,7 @@ def kind_of(thing: object) -> str:
 async def test_a_step_takes_any_object_for_nothing_of_it_is_stored(stage: Stage) -> None:
     stage.work(passes_odd_arguments)
     handle = await stage.troth.start("w", passes_odd_arguments)
-    assert await handle.result(30) == ["list", "object", "float", "str"]
+    assert await handle.result(60) == ["list", "object", "float", "str"]
 
 
 async def test_options_hold_for_what_is_called_through_them_only(stage: Stage) -> None:
@@ -376,7 +376,7 @@ async def test_options_hold_for_what_is_called_through_them_only(stage: Stage) -
     assert (await stage.troth.get("w~second")).title is None
     await stage.troth.resolve("w~first", 1)
     await stage.troth.resolve("w~second", 2)
-    await handle.result(30)
+    await handle.result(60)
     assert [each.operation for each in await stage.troth.journal("w")] == [
         "mine",
         "double",
@@ -428,7 +428,7 @@ async def misuses(ctx: Context, how: str) -> str:
 async def test_misuse_is_an_error_with_advice(stage: Stage, how: str, kind: type, advice: str) -> None:
     stage.work(misuses)
     handle = await stage.troth.start("w", misuses, how)
-    said = await handle.result(30)
+    said = await handle.result(60)
     assert said.startswith(f"{kind.__name__}: ")
     assert advice in said
 
@@ -451,7 +451,7 @@ async def test_a_context_used_outside_its_workflow_says_so(stage: Stage) -> None
             return f"refused: {error}"
 
     stage.work(leaks)
-    said = await (await stage.troth.start("w", leaks)).result(30)
+    said = await (await stage.troth.start("w", leaks)).result(60)
     assert said.startswith("refused: ")
     assert "outside its workflow" in said
     LEAKED.clear()
@@ -482,7 +482,7 @@ async def test_a_canceled_workflow_cleans_up_durably_and_ends_canceled(stage: St
     await stage.reaches("w", "suspended")
     assert (await stage.troth.cancel("w", "no more")).answer == "requested"
     with pytest.raises(PromiseCanceled) as caught:
-        await handle.result(30)
+        await handle.result(60)
     assert caught.value.reason == "no more"
     assert CLEANED == ["the table"]
     assert [e.operation for e in await stage.troth.journal("w")] == ["~cancel", "clean_up"]
@@ -504,7 +504,7 @@ async def test_cancel_reaches_a_workflow_whose_step_is_under_way(stage: Stage) -
     handle = await stage.troth.start("w", steps_on)
     await until(lambda: "cancel" in GATES)
     assert (await stage.troth.cancel("w")).answer == "requested"
-    assert await handle.result(30) == "I went on"
+    assert await handle.result(60) == "I went on"
     GATES.clear()
 
 
@@ -513,7 +513,7 @@ async def test_cancel_before_the_first_claim_runs_no_code(stage: Stage) -> None:
     assert (await stage.troth.cancel("w")).answer == "settled"
     stage.work(returns_seven)
     with pytest.raises(PromiseCanceled):
-        await handle.result(30)
+        await handle.result(60)
     assert (await stage.troth.cancel("w")).answer == "already"
 
 
@@ -536,9 +536,9 @@ async def test_asyncio_timeout_is_durable(stage: Stage, clock: Clock) -> None:
     await stage.reaches("late", "suspended")
     await stage.reaches("in-time", "suspended")
     await stage.troth.resolve("in-time~slow", True)
-    assert await in_time.result(30) == "in time"
+    assert await in_time.result(60) == "in time"
     clock.advance(timedelta(hours=2))
-    assert await late.result(30) == "late"
+    assert await late.result(60) == "late"
 
 
 @workflow
@@ -567,9 +567,9 @@ async def test_task_groups_of_branches_of_several_steps(stage: Stage) -> None:
         await stage.troth.start("well", grouped, False),
         await stage.troth.start("badly", grouped, True),
     )
-    assert await well.result(30) == [0, 3, 6, 9]
+    assert await well.result(60) == [0, 3, 6, 9]
     with pytest.raises(PromiseRejected) as caught:
-        await badly.result(30)
+        await badly.result(60)
     assert caught.value.type == "ExceptionGroup"
     assert caught.value.data["exceptions"][0]["message"] == "the second"
 
@@ -581,7 +581,7 @@ async def same_names(ctx: Context) -> list[int]:
 
 async def test_s21_the_same_name_twice_is_no_error(stage: Stage) -> None:
     stage.work(same_names)
-    assert await (await stage.troth.start("w", same_names)).result(30) == [0, 2, 4, 6, 8]
+    assert await (await stage.troth.start("w", same_names)).result(60) == [0, 2, 4, 6, 8]
     names = {each.operation for each in await stage.troth.journal("w")}
     assert names == {"double", "double:2", "double:3", "double:4", "double:5"}
 
@@ -603,7 +603,7 @@ async def leaves_a_branch(ctx: Context) -> str:
 
 async def test_a_branch_left_open_is_canceled_and_cleans_up(stage: Stage) -> None:
     stage.work(leaves_a_branch)
-    assert await (await stage.troth.start("w", leaves_a_branch)).result(30) == "done"
+    assert await (await stage.troth.start("w", leaves_a_branch)).result(60) == "done"
     assert CLEANED == ["the branch"]
 
 
@@ -618,7 +618,7 @@ async def test_the_promise_id_of_a_branch_has_its_place_in_it(stage: Stage) -> N
     assert len(set(open_ones)) == 4
     for n, id in enumerate(open_ones):
         await stage.troth.resolve(id, n)
-    assert await handle.result(30) == open_ones
+    assert await handle.result(60) == open_ones
 
 
 @workflow
@@ -658,7 +658,7 @@ async def test_arguments_arrive_as_the_types_that_the_function_declares(stage: S
     handle = await stage.troth.start(
         "w", takes_types, Point(1, Color.RED), Big("b"), Color.RED, Color.BLUE, a=1, b=2
     )
-    assert await handle.result(30) == "1 b 2 [('a', 1), ('b', 2)]"
+    assert await handle.result(60) == "1 b 2 [('a', 1), ('b', 2)]"
 
 
 async def test_arguments_that_do_not_fit_fail_the_workflow_clearly(stage: Stage) -> None:
@@ -666,6 +666,6 @@ async def test_arguments_that_do_not_fit_fail_the_workflow_clearly(stage: Stage)
     wrong = await stage.troth.start("wrong", "takes_types", point={"x": "one"}, big={"text": "b"})
     missing = await stage.troth.start("missing", "s98", name="n")
     with pytest.raises(PromiseRejected, match="point"):
-        await wrong.result(30)
+        await wrong.result(60)
     with pytest.raises(PromiseRejected, match="missing a required argument"):
-        await missing.result(30)
+        await missing.result(60)

@@ -67,7 +67,7 @@ async def test_s26_a_change_is_found_and_named_and_mended(stage: Stage, change: 
     await stage.stop(worker)
     stage.work(OLD)
     assert (await stage.troth.resume("w")).answer == "resumed"
-    assert await stage.troth.handle("w").result(30) == RESULT
+    assert await stage.troth.handle("w").result(60) == RESULT
     assert deploys.CALLS == OLD_CALLS
 
 
@@ -93,7 +93,7 @@ async def test_a_safe_edit_goes_on(stage: Stage, change: str) -> None:
     await begun_by_old_code(stage)
     stage.work(deployed(code))
     await stage.troth.resolve("w~approval", True)
-    assert await stage.troth.handle("w").result(30) == result
+    assert await stage.troth.handle("w").result(60) == result
     assert sorted(deploys.CALLS) == sorted(OLD_CALLS + calls)
 
 
@@ -120,7 +120,7 @@ async def test_s26_a_change_before_what_is_recorded_and_has_no_event_yet(stage: 
     stage.work(old)
     await stage.troth.resume("w")
     await stage.troth.resolve("w~2~second", "2")
-    assert await stage.troth.handle("w").result(30) == ["l", "2"]
+    assert await stage.troth.handle("w").result(60) == ["l", "2"]
 
 
 # S83, S54: versions
@@ -160,8 +160,8 @@ async def test_s83_two_versions_side_by_side(stage: Stage, db: Database) -> None
         for id in (f"old-{n}", f"new-{n}"):
             await stage.troth.resolve(f"{id}~p", "x")
     for n in range(5):
-        assert await stage.troth.handle(f"old-{n}").result(30) == ["v1", "x"]
-        assert await stage.troth.handle(f"new-{n}").result(30) == ["v2", "x"]
+        assert await stage.troth.handle(f"old-{n}").result(60) == ["v1", "x"]
+        assert await stage.troth.handle(f"new-{n}").result(60) == ["v2", "x"]
     assert deploys.CALLS == ["v2"] * 5
 
 
@@ -192,7 +192,7 @@ async def test_s54_a_sleeper_is_resumed_only_by_a_worker_of_its_version(
     assert promise.task is not None
     assert (promise.task.state, promise.task.epoch, promise.task.attempts) == ("ready", 1, 0)
     older = stage.work(deployed(sleeps))
-    assert await stage.troth.handle("w").result(30) == "v1"
+    assert await stage.troth.handle("w").result(60) == "v1"
     assert not stage.ended(newer)
     assert not stage.ended(older)
 
@@ -210,7 +210,7 @@ async def test_s83_what_nobody_knows_is_seen(stage: Stage, db: Database) -> None
     await stage.troth.resolve("w~p", "x")
     await until(lambda: queues(db) == [("order@1", 1, 0, False), ("unheard-of", 1, 0, False)])
     stage.work(V1)
-    assert await stage.troth.handle("w").result(30) == ["v1", "x"]
+    assert await stage.troth.handle("w").result(60) == ["v1", "x"]
 
 
 def queues(db: Database) -> list[Any]:

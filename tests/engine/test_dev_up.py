@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import EXAMPLES, TROTH, environment, troth
+from tests.support.ports import free_port
 from troth.cli.exits import Exit
 from troth.dev import Postgres
 from troth.dev.processes import alive, until
@@ -72,12 +72,6 @@ def descendants(pid: int) -> list[int]:
     return below + [each for child in below for each in descendants(child)]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
     """Starts `troth dev approval.py` in a directory of its own."""
@@ -106,7 +100,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 
 def gone(pids: dict[str, list[int]]) -> bool:
-    return until(lambda: not any(alive(pid) for each in pids.values() for pid in each), 15)
+    return until(lambda: not any(alive(pid) for each in pids.values() for pid in each), SECONDS_MAX)
 
 
 def test_all_of_it_runs_is_found_and_leaves_nothing(up: Up, tmp_path: Path) -> None:
@@ -120,8 +114,8 @@ def test_all_of_it_runs_is_found_and_leaves_nothing(up: Up, tmp_path: Path) -> N
     assert started.document["answer"] == "created", "a second terminal finds it through .troth/"
     with urllib.request.urlopen(f"http://127.0.0.1:{dev.port}/promises/o-1") as answer:
         assert json.load(answer)["id"] == "o-1"
-    assert until(lambda: troth("resolve", "o-1~approval", "true", cwd=tmp_path).code == 0, 20)
-    assert troth("get", "o-1", "--wait", "20s", cwd=tmp_path).code == 0
+    assert until(lambda: troth("resolve", "o-1~approval", "true", cwd=tmp_path).code == 0, SECONDS_MAX)
+    assert troth("get", "o-1", "--wait", "60s", cwd=tmp_path).code == 0
     assert only_loopback(dev.port)
 
     assert dev.end(signal.SIGTERM) == 0
@@ -196,7 +190,6 @@ def test_a_workflow_file_that_fails_when_it_is_imported_ends_it(up: Up, dsn: str
 
 
 def test_what_cannot_be_is_said_before_anything_is_started(dsn: str, tmp_path: Path) -> None:
-    begin = time.monotonic()
     assert "'nowhere.py' does not exist" in troth("dev", "nowhere.py", cwd=tmp_path).complaint
     (tmp_path / "bad.py").write_text("def broken(:\n")
     assert "bad.py:1" in troth("dev", "bad.py", cwd=tmp_path).complaint
@@ -214,4 +207,3 @@ def test_what_cannot_be_is_said_before_anything_is_started(dsn: str, tmp_path: P
         "dev", "good.py", "--port", str(free_port()), "--dsn", "postgresql://127.0.0.1:1/x", cwd=tmp_path
     )
     assert down.code == Exit.UNREACHABLE
-    assert time.monotonic() - begin < SECONDS_MAX

@@ -85,7 +85,7 @@ async def test_s64_to_s68_a_step_whose_result_cannot_be_stored_fails_once(
     async_step = await stage.troth.start("a", catches_a_step, what, thread=False)
     thread_step = await stage.troth.start("t", catches_a_step, what, thread=True)
     for handle in (async_step, thread_step):
-        said = await handle.result(30)
+        said = await handle.result(60)
         assert said.startswith(f"troth.errors.{kind}: The result of step")
         assert advice in said
     assert [what] == CALLS
@@ -102,7 +102,7 @@ async def test_s64_to_s68_a_workflow_whose_result_cannot_be_stored_fails(
 ) -> None:
     stage.work(returns_it)
     with pytest.raises(PromiseRejected) as caught:
-        await (await stage.troth.start("w", returns_it, what)).result(30)
+        await (await stage.troth.start("w", returns_it, what)).result(60)
     assert caught.value.type == f"troth.errors.{kind}"
     assert advice in caught.value.error_message
     assert "The result of workflow 'returns_it'" in caught.value.error_message
@@ -110,8 +110,8 @@ async def test_s64_to_s68_a_workflow_whose_result_cannot_be_stored_fails(
 
 async def test_s65_numbers_come_back_as_they_were(stage: Stage) -> None:
     stage.work(returns_it)
-    assert await (await stage.troth.start("a", returns_it, "big int")).result(30) == 2**70
-    value = await (await stage.troth.start("b", returns_it, "fine")).result(30)
+    assert await (await stage.troth.start("a", returns_it, "big int")).result(60) == 2**70
+    value = await (await stage.troth.start("b", returns_it, "fine")).result(60)
     assert value == {"a": 1e16}
     assert isinstance(value["a"], float)
 
@@ -187,9 +187,9 @@ async def tells_odd_errors(ctx: Context, how: str) -> list[str]:
 )
 async def test_s69_whatever_a_step_raises_is_told(stage: Stage, how: str, types: list[str]) -> None:
     stage.work(tells_odd_errors, meets_odd_errors)
-    assert await (await stage.troth.start("t", tells_odd_errors, how)).result(30) == types
+    assert await (await stage.troth.start("t", tells_odd_errors, how)).result(60) == types
     with pytest.raises(PromiseRejected):
-        await (await stage.troth.start("m", meets_odd_errors, how)).result(30)
+        await (await stage.troth.start("m", meets_odd_errors, how)).result(60)
 
 
 ENDINGS: list[str] = []
@@ -219,7 +219,7 @@ async def test_s71_a_step_that_asks_for_the_end_of_the_process_has_no_result(
     ENDINGS.clear()
     stage.work(meets_an_end)
     handle = await stage.troth.start("w", meets_an_end, how, thread)
-    assert await handle.result(30) == "went on"
+    assert await handle.result(60) == "went on"
     (entry,) = await stage.troth.journal("w")
     assert (entry.state, entry.epoch) == ("resolved", 2)
 
@@ -260,7 +260,7 @@ async def test_workflow_code_that_exits_takes_no_worker_with_it(stage: Stage, ho
     worker = stage.work(exits, fine)
     await stage.troth.start("w", exits, how)
     await stage.reaches("w", "halted", "rejected")
-    assert await (await stage.troth.start("after", fine)).result(30) == "fine"
+    assert await (await stage.troth.start("after", fine)).result(60) == "fine"
     assert not stage.ended(worker)
 
 
@@ -279,7 +279,7 @@ async def test_a_rejection_as_large_as_can_be_still_fails_the_workflow(stage: St
     error = ErrorInfo("Rejected", "all of it", data="x" * (2**20 - 100))
     assert (await stage.troth.reject("w~p", error)).answer == "settled"
     with pytest.raises(PromiseRejected, match="all of it"):
-        await handle.result(30)
+        await handle.result(60)
     assert not stage.ended(worker)
 
 
@@ -295,7 +295,7 @@ async def runs_a_deep_error(ctx: Context) -> None:
 async def test_a_group_of_large_errors_is_stored_bounded(stage: Stage) -> None:
     stage.work(runs_a_deep_error)
     with pytest.raises(PromiseRejected) as caught:
-        await (await stage.troth.start("w", runs_a_deep_error)).result(30)
+        await (await stage.troth.start("w", runs_a_deep_error)).result(60)
     assert caught.value.type == "ExceptionGroup"
     assert len(caught.value.data["exceptions"]) <= limits.error_causes_max
 
@@ -346,11 +346,11 @@ async def test_changed_code_is_parked_and_goes_on_once_it_is_restored(stage: Sta
     assert "test_failures.py" in reason["message"]
     assert "resume" in reason["message"]
     assert CALLS == ["one", "two"]  # no step of the changed code ran
-    assert await (await stage.troth.start("after", fine)).result(30) == "fine"
+    assert await (await stage.troth.start("after", fine)).result(60) == "fine"
     await stage.stop(worker)
     stage.work(old)
     assert (await stage.troth.resume("w")).answer == "resumed"
-    assert await handle.result(30) == 7
+    assert await handle.result(60) == 7
     assert CALLS == ["one", "two"]
 
 
@@ -364,7 +364,7 @@ async def test_divergence_met_while_the_task_is_held_parks_it_too(
     db.execute("update wait set digest = 1 where task = 'w'")
     await stage.troth.resolve("w~p", True)
     assert (await stage.reason("w"))["code"] == "nondeterminism"
-    assert await (await stage.troth.start("after", fine)).result(30) == "fine"
+    assert await (await stage.troth.start("after", fine)).result(60) == "fine"
 
 
 # Payloads that cannot be opened.
@@ -430,9 +430,9 @@ async def test_s97_a_whole_workflow_behind_a_codec_with_nonces(
         assert (await sealed.resolve("w~other", "bob")).answer == "already"
         assert (await sealed.resolve("w~other", "eve")).answer == "conflict"
         clock.advance(timedelta(days=2))
-        assert await first.result(30) == "hello ann 'key', bob, if you please"
+        assert await first.result(60) == "hello ann 'key', bob, if you please"
         late = await sealed.start("w", greets, "ann")
-        assert await late.result(30) == await first.result()
+        assert await late.result(60) == await first.result()
         rows = db.execute(
             "select concat(args, value, default_value, headers) from promise"
             " union all select concat(value, error) from checkpoint"
@@ -450,7 +450,7 @@ async def test_s97_a_plain_settle_beside_a_codec_is_legal(stage: Stage) -> None:
         await stage.reaches("w", "suspended")
         await stage.troth.resolve("w~other", "plain")
         await stage.troth.resolve("w~polite", "too")
-        assert await handle.result(30) == "hello ann 'key', plain, too"
+        assert await handle.result(60) == "hello ann 'key', plain, too"
         await stage.stop_all()
 
 
@@ -469,7 +469,7 @@ async def test_s70_a_payload_whose_key_is_lost_parks_its_workflow_only(stage: St
         await stage.reaches("value", "suspended")
         await right.resolve("value~other", "sealed by another")
         assert (await stage.reason("value"))["code"] == "undecodable"
-        assert await (await wrong.start("after", fine)).result(30) == "fine"
+        assert await (await wrong.start("after", fine)).result(60) == "fine"
         assert not stage.ended(worker)
         assert {p.id for p in await stage.troth.search(state="pending", latent=False)} == {"args", "value"}
         await stage.stop(worker)
@@ -489,7 +489,7 @@ async def test_a_codec_that_fails_parks_what_it_fails_for_and_no_worker(stage: S
         worker = stage.work(says, returns_poison, fine, client=sealed)
         assert (await stage.reason("step"))["code"] == "broken"
         assert (await stage.reason("result"))["code"] == "broken"
-        assert await (await sealed.start("after", fine)).result(30) == "fine"
+        assert await (await sealed.start("after", fine)).result(60) == "fine"
         assert not stage.ended(worker)
         await stage.stop(worker)
 
@@ -513,7 +513,7 @@ async def test_a_workflow_that_waits_for_nothing_is_parked(stage: Stage) -> None
     reason = await stage.reason("w")
     assert reason["code"] == "deadlock"
     assert "waits for nothing" in reason["message"]
-    assert await (await stage.troth.start("after", fine)).result(30) == "fine"
+    assert await (await stage.troth.start("after", fine)).result(60) == "fine"
 
 
 @workflow
@@ -537,7 +537,7 @@ async def test_a_turn_that_sql_refuses_parks_its_task_only(stage: Stage) -> None
     await stage.troth.start("tag", tags_oddly)
     stage.work(innocent, titles, tags_oddly)
     assert (await stage.reason("tag"))["code"] == "unstorable"
-    assert [await stage.troth.handle(f"i{n}").result(30) for n in range(20)] == list(range(1, 21))
+    assert [await stage.troth.handle(f"i{n}").result(60) for n in range(20)] == list(range(1, 21))
     await stage.troth.cancel("nul")
     await stage.reaches("nul", "canceled")
 
@@ -572,7 +572,7 @@ def test_a_workflow_that_is_not_async_is_refused() -> None:
 async def test_an_unfit_annotation_is_told(stage: Stage) -> None:
     stage.work(promises_a_stranger)
     with pytest.raises(PromiseRejected, match="fits no payload"):
-        await (await stage.troth.start("w", promises_a_stranger)).result(30)
+        await (await stage.troth.start("w", promises_a_stranger)).result(60)
 
 
 @workflow
@@ -590,6 +590,6 @@ async def test_poisoned_arguments_park_nothing_but_fail(stage: Stage) -> None:
     stage.work(innocent)
     await stage.troth.start("w", "innocent", n="one")
     with pytest.raises(PromiseRejected, match="Argument 'n' of workflow 'innocent'"):
-        await stage.troth.handle("w").result(30)
+        await stage.troth.handle("w").result(60)
     assert json.loads(bytes((await stage.troth.get("w")).args)) == {"n": "one"}
     assert await until(lambda: True)

@@ -40,7 +40,7 @@ class Host:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._live()), daemon=True)
         self.thread.start()
-        assert self._ready.wait(30)
+        assert self._ready.wait(60)
 
     async def _live(self) -> None:
         self.loop.close()
@@ -79,7 +79,7 @@ class Host:
     def close(self) -> None:
         self.release.set()
         self.loop.call_soon_threadsafe(self._over.set)
-        self.thread.join(30)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 

@@ -14,7 +14,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -35,12 +34,14 @@ QUICK: dict[str, str | int] = {"fsync": "off"}
 """Lasting data that need not outlive the power: what is tested is not the disk."""
 
 STARTS_AND_WAITS = """
-import pathlib, sys, time
+import pathlib, select, sys
 from troth.dev import LauncherError, Postgres
 try:
     with Postgres.start(pathlib.Path(sys.argv[1]), ephemeral=len(sys.argv) > 2, settings={"fsync": "off"}) as postgres:
         print(postgres.pid, postgres.owned, postgres.data, flush=True)
-        sys.stdin.read()
+        # one long read could miss a signal that came just before it began
+        while not (select.select([sys.stdin], [], [], 0.1)[0] and not sys.stdin.read(1)):
+            pass
 except LauncherError as error:
     print(type(error).__name__, error, flush=True)
 """
@@ -74,6 +75,11 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+def holder(home: Path) -> str | None:
+    """The process that has locked the directory. Its lock is a file first, then held, then signed."""
+    return next(iter(_lines(home / "lock")), None)
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
@@ -180,7 +186,7 @@ def test_two_starts_at_once_one_wins_and_the_other_says_so(
     home: Path, spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
     first = spawn(home)
-    assert until((home / "lock").exists, PATIENCE_SECONDS)
+    assert until(lambda: holder(home) == str(first.pid), PATIENCE_SECONDS)
     first.send_signal(signal.SIGSTOP)  # in the middle of its start, for as long as it takes to look
     with pytest.raises(AlreadyStarting, match=f"being started by process {first.pid} at this moment: wait"):
         Postgres.start(home, settings=QUICK)
@@ -326,8 +332,7 @@ def test_a_signal_during_the_start_leaves_no_process_and_no_half(
     home: Path, spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
     starting = spawn(home)
-    assert until((home / "lock").exists, PATIENCE_SECONDS)
-    time.sleep(0.2)
+    assert until(lambda: holder(home) == str(starting.pid), PATIENCE_SECONDS)
     starting.send_signal(signal.SIGTERM)
     assert starting.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM
     assert find_running(home.parent) is None

@@ -246,3 +246,15 @@ def test_only_servers_of_the_directory_are_its_processes(
         assert of_server(data.parent, cluster_of(data.parent), uid) == []
     assert until(lambda: not any(map(alive, found)), 5)
     assert (bystander.poll(), reader.poll()) == (None, None)
+
+
+def test_a_place_whose_maker_was_killed_before_he_opened_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's user could not enter it, and no start ever worked again."""
+    monkeypatch.setattr("troth.dev.ground._STATE", (tmp_path,))
+    place = elsewhere(tmp_path / "project")
+    place.chmod(0o700)
+    place.parent.chmod(0o700)
+    assert elsewhere(tmp_path / "project") == place
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (place, place.parent)] == [0o711, 0o711]

@@ -74,8 +74,8 @@ async def test_before_the_first_event_of_a_suspended_workflow(stage: Stage) -> N
     for id in ("begun", "not-begun"):
         await stage.exists(f"{id}~p")
         await stage.troth.resolve(f"{id}~p", "x")
-    assert await stage.troth.handle("begun").result(30) == ["old", "x"]
-    assert await stage.troth.handle("not-begun").result(30) == ["new", "x"]
+    assert await stage.troth.handle("begun").result(60) == ["old", "x"]
+    assert await stage.troth.handle("not-begun").result(60) == ["new", "x"]
     assert await operations(stage, "begun") == ["p"]
     assert await operations(stage, "not-begun") == ["look:patch", "look", "p"]
 
@@ -127,10 +127,10 @@ async def test_s27_old_runs_go_the_old_way_in_their_branch(stage: Stage) -> None
     await decide("fresh", "right-first", "left-first", "left-second", "right-second")
     right = ["right-first", "right-second"]
     old, new = ["left-first", "left-second"], ["new-left-first", "left-second"]
-    assert await stage.troth.handle("past-it").result(30) == [old, right]
+    assert await stage.troth.handle("past-it").result(60) == [old, right]
     # whoever had not come to the place yet goes the new way there, however far the other branch is
     for id in ("right-only", "nowhere", "fresh"):
-        assert await stage.troth.handle(id).result(30) == [new, right]
+        assert await stage.troth.handle(id).result(60) == [new, right]
     assert "1~look:patch" not in await operations(stage, "past-it")
 
 
@@ -175,8 +175,8 @@ async def test_in_a_loop(stage: Stage, code: Any, begun: list[str], patches: int
         for id in ("begun", "fresh"):
             await stage.exists(f"{id}~p{n}")
             await stage.troth.resolve(f"{id}~p{n}", str(n))
-    assert await stage.troth.handle("begun").result(30) == [f"{way}{n}" for n, way in enumerate(begun)]
-    assert await stage.troth.handle("fresh").result(30) == ["new0", "new1", "new2"]
+    assert await stage.troth.handle("begun").result(60) == [f"{way}{n}" for n, way in enumerate(begun)]
+    assert await stage.troth.handle("fresh").result(60) == ["new0", "new1", "new2"]
     assert len([each for each in await operations(stage, "fresh") if each.endswith(":patch")]) == patches
 
 
@@ -199,7 +199,7 @@ async def test_a_worker_dies_around_a_patch(stage: Stage, spawn: Spawn, effects:
     await stage.troth.start("w", "patched_behind_a_step")
     assert await first.death() == -signal.SIGKILL, first.said()
     spawn(modules=modules, lease_s=5, poll_s=0.1)
-    assert await stage.troth.handle("w").result(30) == ["one", "new"]
+    assert await stage.troth.handle("w").result(60) == ["one", "new"]
     assert await operations(stage, "w") == ["effect", "fix:patch", "effect:2"]
     done = effects()
     assert (set(done), done.count("old")) == ({"one", "new"}, 0)
@@ -218,7 +218,7 @@ async def test_removed_later(stage: Stage) -> None:
     await stage.reaches("w", "suspended")
     worker = await deploys(stage, worker, always_looks)
     await stage.troth.resolve("w~p", "x")
-    assert await stage.troth.handle("w").result(30) == ["new", "x"]
+    assert await stage.troth.handle("w").result(60) == ["new", "x"]
     assert CALLS == ["new"]
 
 
@@ -233,7 +233,7 @@ async def test_removed_too_early_is_found(stage: Stage) -> None:
     assert CALLS == []
     await deploys(stage, worker, looks_first)
     await stage.troth.resume("w")
-    assert await stage.troth.handle("w").result(30) == ["old", "x"]
+    assert await stage.troth.handle("w").result(60) == ["old", "x"]
 
 
 async def test_code_of_before_meets_a_run_of_after(stage: Stage) -> None:
@@ -246,7 +246,7 @@ async def test_code_of_before_meets_a_run_of_after(stage: Stage) -> None:
     assert (await stage.reason("w"))["code"] == "nondeterminism"
     await deploys(stage, worker, looks_first)
     await stage.troth.resume("w")
-    assert await stage.troth.handle("w").result(30) == ["new", "x"]
+    assert await stage.troth.handle("w").result(60) == ["new", "x"]
     assert CALLS == ["new"]
 
 
@@ -276,7 +276,7 @@ async def test_deployed_while_a_step_is_under_way(stage: Stage) -> None:
     GATES["g"].set()
     await stage.reaches("w", "resolved", "halted")
     assert (await stage.troth.get("w")).state == "resolved", await stage.reason("w")
-    assert await stage.troth.handle("w").result(30) == ["old", "g", "x"]
+    assert await stage.troth.handle("w").result(60) == ["old", "g", "x"]
 
 
 # scopes
@@ -334,4 +334,4 @@ async def test_a_loop_over_unordered_data_without_scopes_or_one_by_one_is_found(
     assert (await stage.reason("w"))["code"] == "nondeterminism"
     ORDERS[:] = ["a", "b", "c", "d"]
     await stage.troth.resume("w")
-    assert await stage.troth.handle("w").result(30) == ORDERS
+    assert await stage.troth.handle("w").result(60) == ORDERS

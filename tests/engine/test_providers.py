@@ -242,9 +242,9 @@ async def two(other: Any = provided(one)) -> None: ...
 async def test_circles_are_named() -> None:
     providers = Providers({one: three})
     with pytest.raises(InvalidArgument, match=r"circle: \S+two → \S+three → \S+two\. Let one do without"):
-        await asyncio.wait_for(providers.arguments(taking(two), (), {}), 5)
+        await asyncio.wait_for(providers.arguments(taking(two), (), {}), 60)
     with pytest.raises(InvalidArgument, match="circle"):
-        await asyncio.wait_for(providers.arguments(taking(two), (), {}), 5)
+        await asyncio.wait_for(providers.arguments(taking(two), (), {}), 60)
     await providers.close()
 
 
@@ -315,7 +315,7 @@ async def test_a_failed_making_names_the_factory_and_is_tried_again() -> None:
     providers = Providers()
     for reason in reasons:
         asking = [providers.arguments(taking(flaky), (), {}) for _ in range(2)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             answers = await asyncio.gather(*asking, return_exceptions=True)
         for told in answers:
             assert isinstance(told, ProviderFailed)
@@ -350,7 +350,7 @@ async def test_a_failure_below_is_told_with_both() -> None:
 
 
 async def eventually(happened: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not happened():  # noqa: ASYNC110 — of what nobody sets an event for
             await asyncio.sleep(0)
 
@@ -438,7 +438,7 @@ async def test_what_is_being_made_at_the_end_is_given_up() -> None:
     providers = Providers()
     asking = asyncio.create_task(providers.arguments(taking(slow), (), {}))
     await eventually(lambda: story)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await providers.close()
     assert story == ["begun", "ended"]
     with pytest.raises(ProviderFailed):

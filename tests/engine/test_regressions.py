@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.engine.running import Stage, until
-from troth import Context, Troth, workflow
+from troth import Context, Troth, Worker, workflow
 from troth.calls import Call
 from troth.codec import Payloads
 from troth.gateway.pool import Pool
@@ -54,7 +54,7 @@ async def test_a_timer_issued_after_an_event_told_ahead_is_another_once_that_mov
         await until(lambda: SEEN, "the step is under way")
         await stage.troth.resolve("w~p", 7)
         open_gate("g")
-        assert await handle.result(30) == ["g", 7]
+        assert await handle.result(60) == ["g", 7]
         operations = [(each.operation, each.issued) for each in await stage.troth.journal("w")]
         assert operations == [("p", 0), ("pass_gate", 0), ("timer", 2)]
 
@@ -151,7 +151,7 @@ async def test_a_claim_is_held_while_its_long_journal_is_fetched(
     stage.work(steps_and_asks, lease=timedelta(seconds=1))
     await stage.reaches("w", "suspended")
     await stage.troth.resolve("w~p", 7)
-    assert await handle.result(30) == 7
+    assert await handle.result(60) == 7
     assert told == [["w"]]
 
 
@@ -165,3 +165,21 @@ async def test_a_worker_that_has_ended_is_not_taken_for_dead(stage: Stage) -> No
     vars(type(worker))["_taken_for_dead"](worker, ended_as, "late")
     assert worker.id == ended_as
     assert [each.name for each in threading.enumerate() if each.name.startswith("troth keeper")] == []
+
+
+async def test_a_worker_that_is_canceled_twice_leaves_no_keeper(stage: Stage) -> None:
+    """Canceled again while its jobs were ending it never stopped its keeper, which renewed the lease for ever: what the worker
+    had held was nobody's until its process ended."""
+    worker = Worker(stage.troth, [steps_and_asks])
+    life = asyncio.get_running_loop().create_task(worker.run())
+    handle = await stage.troth.start("w", steps_and_asks)
+    await stage.reaches(handle.id, "suspended")
+    life.cancel()
+    await asyncio.sleep(0)
+    life.cancel()
+    await asyncio.wait([life])
+    assert life.cancelled()
+    await until(
+        lambda: f"troth keeper {worker.id}" not in [each.name for each in threading.enumerate()], "its end"
+    )
+    await worker._pool.close()  # whoever cancels twice lets go of the rest without order

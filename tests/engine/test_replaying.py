@@ -643,8 +643,8 @@ async def lived(stage: Stage, files: Path) -> None:
         await stage.troth.start(f"order-{n}", "approve", order=f"order-{n}")
         await stage.reaches(f"order-{n}", "suspended")
     await stage.troth.resolve("order-2~approval", True)
-    await stage.troth.handle("order-2").result(30)
-    await (await stage.troth.start("else", "other")).result(30)
+    await stage.troth.handle("order-2").result(60)
+    await (await stage.troth.start("else", "other")).result(60)
     await stage.stop(worker)
     await stage.troth.start("order-9", "approve", order="order-9")
 

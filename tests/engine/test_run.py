@@ -337,7 +337,7 @@ async def test_a_timer_that_is_due_while_postgres_is_away_is_fired_once(
         await asyncio.sleep(0)
     assert arrivals == ["timer"]
     gate.set()
-    assert await handle.result(30) == "awake"
+    assert await handle.result(60) == "awake"
 
 
 async def step(id: str) -> str:
@@ -365,5 +365,5 @@ async def test_what_goes_wrong_beside_the_code_parks_one_workflow_and_no_other(
     stage.work(steps)
     for n, handle in enumerate(handles):
         if n != 3:
-            assert await handle.result(30) == f"w{n}"
+            assert await handle.result(60) == f"w{n}"
     assert await stage.reason("w3") == {"code": "broken", "message": "on purpose"}

@@ -100,7 +100,7 @@ async def test_without_a_timeout_nothing_expires_and_nothing_polls(
     assert db.execute("select count(*) from promise where expires_at is not null").fetchone() == (0,)
     assert db.execute("select count(*) from task where ready_at is not null").fetchone() == (0,)
     await stage.troth.resolve("w~p", True)
-    assert await stage.troth.handle("w").result(30) is True
+    assert await stage.troth.handle("w").result(60) is True
 
 
 @workflow
@@ -134,7 +134,7 @@ async def test_a_timeout_fires_within_a_second_of_its_instant(
     for handle in handles:
         await stage.reaches(handle.id, "suspended")
     for handle in handles:
-        assert await handle.result(30) == "nobody decided"
+        assert await handle.result(60) == "nobody decided"
     rows = db.execute(
         "select extract(epoch from c.at - p.timeout_at) from checkpoint c join promise p on p.id = c.task || '~p'"
     ).fetchall()

@@ -61,7 +61,7 @@ async def test_a_database_of_pytest_postgresql_is_a_namespace_to_work_in(
     async with Troth(make_conninfo(info.dsn, password=info.password)) as troth:
         worker = Worker(troth, [greets])
         life = asyncio.create_task(worker.run())
-        assert await (await troth.start("w", greets, "ann")).result(30) == "hello ann"
+        assert await (await troth.start("w", greets, "ann")).result(60) == "hello ann"
         worker.stop()
         await life
     row = borrowed.execute("select state from troth.promises where id = 'w'").fetchone()

@@ -71,13 +71,13 @@ async def test_s82_an_unknown_function_is_left_to_others_and_burns_no_attempt(st
     await stage.troth.options(queue="elsewhere").start("elsewhere", counts, 1)
     handle = await stage.troth.start("known", counts, 1)
     stage.work(counts)
-    assert await handle.result(30) == 1
+    assert await handle.result(60) == 1
     for id in [*(f"unknown-{n}" for n in range(5)), "elsewhere"]:
         task = (await stage.troth.get(id)).task
         assert task is not None
         assert (task.state, task.attempts, task.epoch) == ("ready", 0, 0)
     stage.work(counts, queues=["elsewhere"])
-    assert await stage.troth.handle("elsewhere").result(30) == 1
+    assert await stage.troth.handle("elsewhere").result(60) == 1
 
 
 def version(n: int) -> Workflow[[], str]:
@@ -99,17 +99,17 @@ async def test_s83_a_run_stays_with_the_version_that_it_began_with(stage: Stage)
     await stage.troth.start("new", "versioned")
     await stage.reaches("new", "suspended")
     await stage.troth.resolve("new~p", 1)
-    assert await stage.troth.handle("new").result(30) == "version 2"
+    assert await stage.troth.handle("new").result(60) == "version 2"
     assert await stage.state("old") == "ready"
     await stage.stop(only_new)
     stage.work(version(1), version(2))
-    assert await stage.troth.handle("old").result(30) == "version 1"
+    assert await stage.troth.handle("old").result(60) == "version 1"
     assert (await stage.troth.get("old")).version == 1
     assert (await stage.troth.get("new")).version == 2
     last = await stage.troth.start("last", "versioned")
     await stage.exists("last~p")
     await stage.troth.resolve("last~p", 1)
-    assert await last.result(30) == "version 2"
+    assert await last.result(60) == "version 2"
 
 
 async def test_s18_two_workers_share_the_work_and_run_nothing_twice(stage: Stage) -> None:
@@ -121,7 +121,7 @@ async def test_s18_two_workers_share_the_work_and_run_nothing_twice(stage: Stage
     assert len(holders) == 2
     for n in range(20):
         open_gate(f"w{n}")
-    assert await asyncio.gather(*(handle.result(30) for handle in handles)) == [f"w{n}" for n in range(20)]
+    assert await asyncio.gather(*(handle.result(60) for handle in handles)) == [f"w{n}" for n in range(20)]
     assert sorted(SEEN) == sorted(f"w{n}" for n in range(20))
 
 
@@ -136,7 +136,7 @@ async def test_no_more_than_concurrency_is_held_at_once(stage: Stage) -> None:
         assert len(claimed) <= 3
         await until(lambda n=n: len(SEEN) > n)  # type: ignore[misc]
         open_gate(SEEN[n])
-        await stage.troth.handle(SEEN[n]).result(30)
+        await stage.troth.handle(SEEN[n]).result(60)
 
 
 async def test_priority_goes_before_age(stage: Stage) -> None:
@@ -145,7 +145,7 @@ async def test_priority_goes_before_age(stage: Stage) -> None:
     open_gate("late")
     open_gate("early")
     stage.work(waits_at, concurrency=1)
-    await stage.troth.handle("late").result(30)
+    await stage.troth.handle("late").result(60)
     assert SEEN == ["early", "late"]
 
 
@@ -155,7 +155,7 @@ async def test_priority_goes_before_age(stage: Stage) -> None:
 async def test_sigterm_lets_steps_end_and_gives_back_the_rest(
     stage: Stage, spawn: Spawn, tmp_path: Any
 ) -> None:
-    process = spawn(grace_s=1.5, lease_s=30)
+    process = spawn(grace_s=4, lease_s=60)
     await stage.troth.start("ends", "gated", name="ends")
     await stage.troth.start("stays", "gated", name="stays")
     await until(
@@ -175,8 +175,8 @@ async def test_sigterm_lets_steps_end_and_gives_back_the_rest(
     assert (task.state, task.attempts, task.worker) == ("ready", 0, None)
     (tmp_path / "stays").touch()
     spawn()
-    assert str(process.process.pid) in await stage.troth.handle("ends").result(30)
-    assert str(process.process.pid) not in await stage.troth.handle("stays").result(30)
+    assert str(process.process.pid) in await stage.troth.handle("ends").result(60)
+    assert str(process.process.pid) not in await stage.troth.handle("stays").result(60)
 
 
 async def test_a_worker_that_stops_says_that_it_left(stage: Stage, db: psycopg.Connection[Any]) -> None:
@@ -203,7 +203,7 @@ async def test_a_worker_taken_for_dead_goes_on_as_another(stage: Stage, db: psyc
     await until(lambda: worker.id != first)
     await until(lambda: len(SEEN) == 2)
     open_gate("w")
-    assert await handle.result(30) == "w"
+    assert await handle.result(60) == "w"
     assert not stage.ended(worker)
     (entry,) = await stage.troth.journal("w")
     assert entry.epoch == 2
@@ -217,7 +217,7 @@ async def test_a_lost_task_is_let_go_of(stage: Stage, db: psycopg.Connection[Any
     await until(lambda: len(SEEN) == 2)
     assert not stage.ended(worker)
     open_gate("w")
-    assert await handle.result(30) == "w"
+    assert await handle.result(60) == "w"
 
 
 @workflow
@@ -258,7 +258,7 @@ async def test_s91_a_lost_answer_to_a_claim_wedges_nothing(
     handle = await stage.troth.start("w", counts, 2)
     await until(lambda: lost)
     clock.advance(timedelta(seconds=1))
-    assert await handle.result(30) == 2
+    assert await handle.result(60) == 2
     task = await stage.troth.get("w")
     assert task.settled
 
@@ -323,10 +323,10 @@ async def test_a_step_starts_only_when_all_before_it_is_durable(
     # in the meantime something else is carried out from start to end, so that nothing is merely slow
     stage.work(waits_at)
     open_gate("other")
-    await (await stage.troth.start("other", waits_at, "other")).result(30)
+    await (await stage.troth.start("other", waits_at, "other")).result(60)
     assert SEEN == ["w~p exists", "noted 1", "other"]
     go_on.set()
-    assert await handle.result(30) == [1, 2]
+    assert await handle.result(60) == [1, 2]
     STAGES.clear()
 
 
@@ -361,10 +361,10 @@ async def test_s89_a_row_that_a_caller_holds_stops_nobody_else(
     open_gate("held")
     # its turn meets the caller's locks from now on; the others go on
     handles = [await stage.troth.start(f"w{n}", counts, 3) for n in range(50)]
-    assert await asyncio.gather(*(handle.result(30) for handle in handles)) == [3] * 50
+    assert await asyncio.gather(*(handle.result(60) for handle in handles)) == [3] * 50
     assert (await stage.troth.get("held")).pending
     caller.execute("commit")
-    assert await stage.troth.handle("held").result(30) == 1
+    assert await stage.troth.handle("held").result(60) == 1
 
 
 @workflow
@@ -393,7 +393,7 @@ async def test_s90_two_sessions_that_resolve_in_both_orders_trouble_no_worker(
                     connection.execute("select resolve(%s, '1')", [f"{first}~p"])
                     if not deadlocks:
                         with contextlib.suppress(threading.BrokenBarrierError):  # the other is there already
-                            barrier.wait(5)
+                            barrier.wait(60)
                         barrier.abort()
                     connection.execute("select resolve(%s, '1')", [f"{second}~p"])
                 return
@@ -405,8 +405,8 @@ async def test_s90_two_sessions_that_resolve_in_both_orders_trouble_no_worker(
         asyncio.to_thread(both, one, "a", "b", barrier), asyncio.to_thread(both, two, "b", "a", barrier)
     )
     assert len(deadlocks) == 1
-    assert await stage.troth.handle("a").result(30) == 1
-    assert await stage.troth.handle("b").result(30) == 1
+    assert await stage.troth.handle("a").result(60) == 1
+    assert await stage.troth.handle("b").result(60) == 1
 
 
 async def test_a_long_journal_is_replayed_in_pages(stage: Stage) -> None:
@@ -430,7 +430,7 @@ async def test_timers_near_by_fire_in_memory_and_leave_nothing_behind(
     stage: Stage, db: psycopg.Connection[Any]
 ) -> None:
     stage.work(naps)
-    assert await (await stage.troth.start("w", naps)).result(30) == "rested"
+    assert await (await stage.troth.start("w", naps)).result(60) == "rested"
     journal = await stage.troth.journal("w")
     assert [e.kind for e in journal] == ["timer", "timer", "step"]
     assert {e.epoch for e in journal} == {1}
@@ -481,8 +481,8 @@ async def test_a_passing_trouble_of_postgres_parks_nothing(
     begun.append(True)
     open_gate("first")
     handle = await stage.troth.start("w", counts, 2)
-    assert await stage.troth.handle("first").result(30) == "first"
-    assert await handle.result(30) == 2
+    assert await stage.troth.handle("first").result(60) == "first"
+    assert await handle.result(60) == 2
     assert troubles["advance"] == 0
     assert not stage.ended(worker)
 
@@ -501,7 +501,7 @@ async def test_turns_that_gather_are_one_call(stage: Stage, monkeypatch: pytest.
         await stage.troth.start(f"w{n}", counts, 1)
     stage.work(counts)
     for n in range(100):
-        await stage.troth.handle(f"w{n}").result(30)
+        await stage.troth.handle(f"w{n}").result(60)
     assert sum(sizes) >= 100
     assert max(sizes) > 10
 
@@ -515,24 +515,24 @@ async def test_s06_an_idle_worker_gets_a_start_by_hint_or_by_poll(stage: Stage) 
     worker = stage.work(counts, poll=timedelta(seconds=50 if hinted else 0.5))
     if hinted:
         await until(lambda: worker._listening)
-    await (await stage.troth.start("first", counts, 1)).result(30)
+    await (await stage.troth.start("first", counts, 1)).result(60)
 
     async def asleep() -> bool:
         rows = await stage.troth.pool.run(calls.get([]))
         return rows == [] and worker._idle
 
     await until(asleep)
-    assert await (await stage.troth.start("second", counts, 1)).result(30) == 1
+    assert await (await stage.troth.start("second", counts, 1)).result(60) == 1
 
 
 async def test_s06_without_hints_the_poll_covers(dsn: str, stage: Stage) -> None:
     async with Troth(dsn, notify=False) as deaf:
         worker = stage.work(counts, asks, client=deaf, poll=timedelta(seconds=0.3))
-        await (await deaf.start("first", counts, 1)).result(30)
+        await (await deaf.start("first", counts, 1)).result(60)
         handle = await deaf.start("second", asks)
         await stage.reaches("second", "suspended")
         await deaf.resolve("second~p", 1)
-        assert await handle.result(30) == 1
+        assert await handle.result(60) == 1
         assert not worker._listening
         await stage.stop(worker)
 
@@ -547,7 +547,7 @@ async def test_s79_a_dropped_listener_comes_back_and_nothing_is_lost(
     (before,) = db.execute(listener).fetchone() or (None,)
     db.execute("select pg_terminate_backend(%s)", [before])
     handle = await stage.troth.start("meanwhile", counts, 1)
-    assert await handle.result(30) == 1
+    assert await handle.result(60) == 1
 
     def again() -> bool:
         rows = db.execute(listener).fetchall()
@@ -555,7 +555,7 @@ async def test_s79_a_dropped_listener_comes_back_and_nothing_is_lost(
 
     await until(again)
     await until(lambda: worker._listening)
-    assert await (await stage.troth.start("after", counts, 1)).result(30) == 1
+    assert await (await stage.troth.start("after", counts, 1)).result(60) == 1
 
 
 async def test_news_of_a_held_task_is_told_while_a_step_is_under_way(stage: Stage) -> None:
@@ -563,7 +563,7 @@ async def test_news_of_a_held_task_is_told_while_a_step_is_under_way(stage: Stag
     handle = await stage.troth.start("w", first_of_two)
     await until(lambda: SEEN)
     await stage.troth.resolve("w~p", 9)
-    assert await handle.result(30) == "the promise: 9"
+    assert await handle.result(60) == "the promise: 9"
 
 
 @workflow

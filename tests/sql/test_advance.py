@@ -151,7 +151,7 @@ def test_with_news_outcomes_are_kept_and_nothing_else_is_done(sql: Sql, w: Worke
         )["w"]
         assert told(answer)[0] == "news"
     assert told(answer)[1] == ["p", "s-suspend", "s-finish", "s-release"]
-    assert (answer["last_seq"], row(sql)["state"], row(sql)["news"]) == (4, "claimed", False)
+    assert (answer["last_seq"], row(sql)["state"], row(sql)["news"]) == (4, "claimed", True)
     assert (sql.state("w~q"), sql.query("select * from wait")) == (None, [])
 
 

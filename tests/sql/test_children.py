@@ -473,7 +473,7 @@ def test_a_sleeping_worker_hears_of_a_child(sql: Sql, w: Worker, another: Callab
     w.advance(turn("w", 1, 0), operations=[call("w", "later", delay=MINUTE), promise("w", "p")])
     assert list(listener.connection.notifies(timeout=0)) == []
     w.advance(turn("w", 1, 0), operations=[call("w", "c")])
-    assert [each.channel for each in listener.connection.notifies(timeout=10, stop_after=1)] == ["w9"]
+    assert [each.channel for each in listener.connection.notifies(timeout=60, stop_after=1)] == ["w9"]
 
 
 # malformed

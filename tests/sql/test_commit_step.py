@@ -289,7 +289,7 @@ def names(sql: Sql, worker: Worker) -> list[str]:
 
 def insisting(session: Sql, task: str, level: str, operation: str = "pay") -> str:
     """What a worker does: again after a serialization failure, and while somebody holds the row."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             with session.connection.transaction():

@@ -51,8 +51,10 @@ def test_it_names_news_and_losses(sql: Sql, worker: Worker) -> None:
         "lost": "lost",
         "gone": "lost",
     }
-    # until the worker has taken them
-    worker.advance(turn("news", 1, 0))
+    # until the worker says what it made of them
+    assert worker.advance(turn("news", 1, 0))["news"]["answer"] == "news"
+    assert [each["answer"] for each in sql.heartbeat("w1", ["calm", "news"], [1, 1])] == ["news"]
+    assert worker.advance(turn("news", 1, 1))["news"]["answer"] == "ok"
     assert sql.heartbeat("w1", ["calm", "news"], [1, 1]) == []
 
 

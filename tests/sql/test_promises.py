@@ -123,7 +123,11 @@ def test_many_starts_are_answered_one_by_one_in_the_order_given(sql: Sql) -> Non
     assert answers[:2] == [{"id": "b", "answer": "created"}, {"id": "a", "answer": "created"}]
     b, a = sorted(sql.get(["a", "b"]), key=lambda each: each["id"], reverse=True)
     assert (b["queue"], b["task"]["priority"], b["tags"]) == ("q", 4, {"t": "1"})
-    assert (answers[4]["answer"], answers[4]["tags"], a["task"]["state"]) == ("attached", {"t": "1"}, "suspended")
+    assert (answers[4]["answer"], answers[4]["tags"], a["task"]["state"]) == (
+        "attached",
+        {"t": "1"},
+        "suspended",
+    )
     assert sql.one("select count(*) from task") == 4
 
 

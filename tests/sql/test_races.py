@@ -29,7 +29,7 @@ def meet(rounds: int, *sides: Callable[[int], Any]) -> list[tuple[Any, ...]]:
     def run(side: Callable[[int], Any]) -> list[Any]:
         answers = []
         for n in range(rounds):
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=60)
             answers.append(side(n))
         return answers
 
@@ -49,7 +49,7 @@ def held(sql: Sql, worker: Worker) -> list[str]:
 
 def sent_again(call: Callable[[], Row]) -> Row:
     """What a worker does with `busy`."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while (answer := call())["answer"] == "busy":
         assert time.monotonic() < until
     return answer
@@ -192,7 +192,7 @@ def test_closing_and_the_ends_of_the_children(sql: Sql, worker: Worker, another:
 
     def give_up(n: int) -> str:
         nonlocal seen
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             answer = parent.advance(
                 turn("w", 1, seen, close=n == ROUNDS // 2), cancels=[{"task": "w", "promise": names[n]}]
@@ -258,7 +258,7 @@ def test_two_that_call_one_child(sql: Sql, held: list[str], another: Callable[..
     def ask(side: int) -> Callable[[int], str]:
         def run(n: int) -> str:
             name = held[2 * n + side]
-            until = time.monotonic() + 10
+            until = time.monotonic() + 60
             while time.monotonic() < until:
                 try:
                     answer = sides[side].advance(
@@ -397,7 +397,7 @@ def test_ends_and_awaiters(sql: Sql, worker: Worker, another: Callable[..., Sql]
 
     def end(n: int) -> str:
         y = pairs[n][1]
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while (answer := second.finish(y, 1, 0, n)) == "busy":
             assert time.monotonic() < until
         return answer
@@ -465,7 +465,7 @@ def test_who_waits_is_looked_for_under_the_lock(
 
 def _until_blocked(sql: Sql) -> None:
     """Until one session of this database stands before a lock."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     blocked = (
         "select exists (select from pg_locks join pg_stat_activity using (pid) "
         "where not granted and datname = current_database())"

@@ -113,3 +113,20 @@ def test_a_tick_waits_for_no_worker_that_is_long_dead(
     assert sql.one("select count(*) from worker") == 1
     ticker.tick()
     assert sql.one("select count(*) from worker") == 0
+
+
+def test_a_call_of_long_ago_takes_no_news_away(sql: Sql, worker: Worker) -> None:
+    """A turn was cut off, sent again and answered; then the first one arrives, and nobody hears what it is told."""
+    sql.start("w", "f")
+    worker.claim()
+
+    def call() -> str:
+        answer: str = worker.advance(turn("w", 1, 0), operations=[promise("w", "p")])["w"]["answer"]
+        return answer
+
+    assert call() == "ok"
+    sql.resolve("w~p", 1)
+    assert call() == "news"
+    assert [each["answer"] for each in sql.heartbeat("w1", ["w"], [1])] == ["news"]
+    assert worker.advance(turn("w", 1, 1))["w"]["answer"] == "ok"
+    assert sql.heartbeat("w1", ["w"], [1]) == []

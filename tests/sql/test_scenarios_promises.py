@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 from typing import Any
 
 import psycopg
@@ -164,11 +165,9 @@ def test_s89_a_caller_who_takes_his_time_holds_up_nobody_else(
     caller = another()
     with caller.connection.transaction():
         caller.resolve("w100~p", "in a moment")
-        began = time.monotonic()
+        sql.query("set lock_timeout = '60s'")  # who waits for the caller waits for ever
         answers = worker.advance(*(turn(each, 1, 0, "suspend") for each in names))
-        assert time.monotonic() - began < 2, "it waited for the caller"
         assert Counter(each["answer"] for each in answers.values()) == {"ok": 199, "busy": 1}
-        sql.query("set lock_timeout = '1s'")
         assert worker.claim() == []
         assert sql.heartbeat("w1", ["w100"], [1]) == []
         sql.tick()
@@ -190,6 +189,7 @@ def test_s90_two_callers_in_opposite_orders_never_hurt_a_worker(
     callers = [another(), another()]
     for caller in callers:
         caller.query("set deadlock_timeout = '20ms'")
+    both_hold_one = Barrier(2)
 
     def call(n: int) -> Counter[str | None]:
         seen: Counter[str | None] = Counter()
@@ -198,6 +198,8 @@ def test_s90_two_callers_in_opposite_orders_never_hurt_a_worker(
                 with callers[n].connection.transaction():
                     for each in names[:: 1 - 2 * n]:
                         callers[n].resolve(f"{each}~p{round_}", round_)
+                        if round_ == 0 and each == names[n]:
+                            both_hold_one.wait(60)
                         time.sleep(0.002)
                 seen["ok"] += 1
             except psycopg.errors.DeadlockDetected:

@@ -6,21 +6,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import pytest
 from psycopg import sql as composed
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 Connection = psycopg.Connection[Any]
 Row = dict[str, Any]
+
+_ORDER = itertools.count()
+
+listeners: Final[list[Callable[[Sql, str, tuple[int, datetime], int, Any], None]]] = []
+"""Who is told of every answer that was committed: the session, the verb, when it was asked, after what, and the answers."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,13 @@ class Sql:
             else value
             for name, value in values.items()
         ]
+        begun = (next(_ORDER), datetime.now(UTC))
         with self.connection.cursor(row_factory=dict_row) as cursor:
             rows = cursor.execute(query, encoded).fetchall()
         answers = [next(iter(row.values())) if len(row) == 1 else row for row in rows]
+        if self.connection.info.transaction_status is TransactionStatus.IDLE:
+            for heard in listeners:
+                heard(self, verb, begun, next(_ORDER), answers)
         return answers if signature.is_set else answers[0]
 
     def query(self, text: str, *values: object) -> list[Row]:

@@ -129,10 +129,13 @@ def can_enter(user: ServerUser, directory: Path) -> bool:
     return run_as(user, shell, _ENTER_SECONDS_MAX).returncode == 0
 
 
+_CLOSED: Final = 0o700
+
+
 def make(directory: Path, mode: int) -> Path:
     """Make the directory with this very mode, whatever the umask; one that is there already is left as it is."""
     try:
-        directory.mkdir(mode=0o700)
+        directory.mkdir(mode=_CLOSED)
     except FileExistsError:
         if not directory.is_dir():
             raise
@@ -216,6 +219,8 @@ def _made_by_us(directory: Path, mode: int) -> Path:
             f"{directory} is there already and could be somebody else's (it must be a directory that belongs to "
             f"{user_name(os.geteuid())} and that nobody else can write): remove it and try again."
         )
+    if stat.S_IMODE(found.st_mode) == _CLOSED and mode != _CLOSED:
+        directory.chmod(mode)  # whoever made it was killed before he opened it
     return directory
 
 

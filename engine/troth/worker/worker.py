@@ -182,10 +182,14 @@ class Worker:
             if failure is None:
                 await self._drain()
         finally:
+            # before anything is awaited: who is canceled again here must not leave its lease behind, renewed for ever
+            keeper, self._keeper = self._keeper, None
+            if keeper is not None:
+                keeper.stop()
             for job in (*jobs, stopping):
                 job.cancel()
             await asyncio.wait([*jobs, stopping])
-            await self._end()
+            await self._end(keeper)
         if failure is not None:
             raise failure
 
@@ -208,10 +212,7 @@ class Worker:
             self._runs.changed.clear()
             await _happens(self._runs.changed, left)
 
-    async def _end(self) -> None:
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.stop()
+    async def _end(self, keeper: Keeper | None) -> None:
         await self._in_callback(self._runs.abandon)
         try:
             async with asyncio.timeout(LEAVE_S):

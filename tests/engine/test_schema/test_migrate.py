@@ -185,7 +185,7 @@ def test_a_connection_that_is_lost_ends_in_a_sentence(database: str, schema: str
             sleep(0.01)
 
         with pytest.raises(Unreachable, match=r"The connection to Postgres was lost: .* migrate again"):
-            migration.result(timeout=30)
+            migration.result(timeout=60)
 
 
 def test_a_held_lock_ends_in_a_sentence(

@@ -5,8 +5,9 @@
     assert violated_changes(connection) == []    # what the namespace's functions did
     forget_changes(connection)                   # before the next round, where the log would grow for long
 
-The log costs a row for each row that is written, so it is not for measuring; it is judged in one go, at the end. The tests'
-`dsn` has it wherever `records_changes` in `tests/conftest.py` says so. Never install it in a database that is not a test's own.
+The log costs a row for each row that is written, so it is not for measuring; it is judged in one go, at the end. The
+tests' `dsn` has it for the tests of the functions (`tests/conftest.py`; TROTH_TEST_CHANGES=all: for every test, =none: for
+no test). Never install it in a database that is not a test's own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from troth.schema.names import DEFAULT_SCHEMA, checked
 from troth.testing.violations import Violation
 
 _FILES: Final = tuple(
-    Path(__file__).with_name(name) for name in ("changes.sql", "transitions.sql", "judged.sql")
+    Path(__file__).with_name(name)
+    for name in ("changes.sql", "transitions.sql", "judged.sql", "situations.sql")
 )
 
 _TABLES: Final = ("promise", "task", "checkpoint", "wait", "worker", "schedule", "audit")
@@ -66,15 +68,33 @@ def violated_changes(
 
     `by_hand`: also what no function did but a session that had said `set troth.by_hand = on`.
     """
-    query: LiteralString = "select inv, id, detail from {}.transitions_violated where not by_hand or %s order by 1, 2, 3 limit 100"
+    query: LiteralString = """
+        select inv, id, detail from {}.transitions_violated where not by_hand or %s order by 1, 2, 3 limit 100"""
     rows = _ask(connection, sql.SQL(query).format(sql.Identifier(_changes(schema))), [by_hand])
     return [Violation(*row) for row in rows] + _crossings(connection, schema)
 
 
 def judged_changes(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) -> dict[tuple[str, str], int]:
     """How many changes each invariant has judged, by (invariant, kind of change); those never met with 0."""
-    query: LiteralString = "select * from {}.transitions_judged"
-    rows = _ask(connection, sql.SQL(query).format(sql.Identifier(_changes(schema))))
+    beside = 0
+    if len(logged(connection)) > 1:
+        query: LiteralString = "select count(distinct xid) from {}.change"
+        ((beside,),) = _ask(connection, sql.SQL(query).format(sql.Identifier(_changes(schema))))
+    return _counted(connection, schema, "transitions_judged") | {
+        ("I52", "transactions beside another namespace"): beside
+    }
+
+
+def judged_situations(
+    connection: Connection[Any], schema: str = DEFAULT_SCHEMA
+) -> dict[tuple[str, str], int]:
+    """How many rows each invariant of one state is about, as they stand now; likewise."""
+    return _counted(connection, schema, "situations_judged")
+
+
+def _counted(connection: Connection[Any], schema: str, view: str) -> dict[tuple[str, str], int]:
+    query: LiteralString = "select * from {}"
+    rows = _ask(connection, sql.SQL(query).format(sql.Identifier(_changes(schema), view)))
     return {(inv, kind): times for inv, kind, times in rows}
 
 
@@ -90,26 +110,26 @@ def forget_changes(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) ->
             connection.execute(sql.SQL("vacuum {}").format(table))
 
 
-def records_changes(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) -> bool:
-    """Whether this namespace's changes are logged."""
-    row = connection.execute("select to_regnamespace(%s) is not null", [_changes(schema)]).fetchone()
-    return row is not None and bool(row[0])
+def logged(connection: Connection[Any]) -> list[str]:
+    """The namespaces of this database whose changes are logged."""
+    rows = connection.execute(
+        "select nspname from pg_namespace where nspname like '%\\_changes' order by 1"
+    ).fetchall()
+    return [name.removesuffix("_changes") for (name,) in rows]
 
 
 def _crossings(connection: Connection[Any], schema: str) -> list[Violation]:
     """I52: one transaction that changed two namespaces. (A caller's own may; a function's call never.)"""
-    mine = _changes(schema)
-    others = connection.execute(
-        "select nspname from pg_namespace where nspname like '%%\\_changes' and nspname <> %s", [mine]
-    ).fetchall()
-    query: LiteralString = "select distinct a.xid::text from {mine}.change a join {other}.change b using (xid) where not a.by_hand"
+    query: LiteralString = """
+        select distinct a.xid::text from {mine}.change a join {other}.change b using (xid) where not a.by_hand"""
     found: list[Violation] = []
-    for (other,) in others:
-        composed = sql.SQL(query).format(mine=sql.Identifier(mine), other=sql.Identifier(other))
-        found += [
-            Violation("I52", xid, f"changed {schema} and {other.removesuffix('_changes')}")
-            for (xid,) in _ask(connection, composed)
-        ]
+    for other in logged(connection):
+        if other != schema:
+            composed = sql.SQL(query).format(
+                mine=sql.Identifier(_changes(schema)), other=sql.Identifier(_changes(other))
+            )
+            rows = _ask(connection, composed)
+            found += [Violation("I52", xid, f"changed {schema} and {other}") for (xid,) in rows]
     return found
 
 

@@ -83,12 +83,12 @@ union all
 select 'I34', format('the awaiter was %s', k.kind), count(w.task)
   from (values ('suspended'), ('claimed'), ('halted'), ('ready')) k(kind)
   left join (select w.task, coalesce(
-      (select (c.old).state from task_change c where c.xid = w.xid and (c.old).id = w.task order by c.n desc limit 1), w.task_state) as state
+      (select (c.old).state from task_change c where c.xid = w.xid and (c.old).id = w.task order by c.n limit 1), w.task_state) as state
       from waits w where w.promise_state <> 'pending' and w.task_state is not null) w on w.state = k.kind
  group by k.kind
 union all
-select 'I35', format('events %sd', k.op), count(e.op)
-  from (values ('insert'), ('delete')) k(op) left join events e on rtrim(e.op, 'd') = k.op or e.op = k.op group by k.op
+select 'I35', k.kind, count(e.op)
+  from (values ('insert', 'events written'), ('delete', 'events purged')) k(op, kind) left join events e on e.op = k.op group by k.kind
 union all
 select 'I39', k.kind, count(e.op)
   from (values ('step'), ('step by hand'), ('patch'), ('timer'), ('promise'), ('wait'), ('call'), ('start'), ('cancel')) k(kind)
