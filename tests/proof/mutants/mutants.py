@@ -138,7 +138,7 @@ LOCKS: Final = (
         "if not p_is_held then",
         "if false then",
         "a promise that appeared between lock and look may have settled since",
-        "children::test_a_child_that_is_being_created_costs_no_wait",
+        "order: promise that appears x subscribe and suspend",
     ),
     _check(
         "any isolation level will do",
@@ -235,7 +235,7 @@ WAKES: Final = (
         "news = t.news or t.state = 'claimed',",
         "news = t.news,",
         "the holder suspends without having been told",
-        "liveness::test_it_names_news_and_losses",
+        "told::test_a_holder_has_news_until_the_next_claim_tells_it",
     ),
     _decide(
         "a cancel gives the holder no news",
@@ -256,7 +256,7 @@ WAKES: Final = (
         "ready_at = null, news = false",
         "ready_at = null",
         "the next holder hears for ever of what it knows",
-        "liveness::test_it_names_news_and_losses",
+        "told::test_a_holder_has_news_until_the_next_claim_tells_it",
     ),
     _wake(
         "nobody is woken",
@@ -270,14 +270,14 @@ WAKES: Final = (
         "rtrim(t.lane, '!') = any (w.lanes)",
         "t.lane = any (w.lanes)",
         "a task whose holder died is heard of by nobody",
-        "liveness::test_only_sleepers_that_know_the_lane_are_woken",
+        "told::test_a_sleeper_hears_of_a_task_that_goes_alone",
     ),
     _lock(
         "a turn that was not told everything does as it says",
         "when r.last_seq <> r.seen or r.task = any (v_astray) then 'news'",
         "when r.task = any (v_astray) then 'news'",
         "it goes to sleep with news",
-        "order: settle x suspend",
+        "advance::test_with_news_outcomes_are_kept_and_nothing_else_is_done",
     ),
     _end(
         "an end does not look for what came",
@@ -291,21 +291,22 @@ WAKES: Final = (
         "r.next = 'suspend' and (select t.last_seq from task t where t.id = r.task) = r.told",
         "r.next = 'suspend'",
         "it sleeps with an event that it was not told",
-        "order: settle x subscribe and suspend",
+        "advance::test_events_beyond_the_callers_keep_it_going",
     ),
     _settle(
         "what ended goes on waiting",
         "delete from wait where task = any (p_ids);",
         "",
         "a settle looks for a task that has gone",
-        "advance::test_a_workflow_ends",
+        "operators::test_s57_a_forced_cancel_ends_it_whatever_it_does",
+        "operators::test_what_it_left_open_is_owed_the_same",
     ),
     _settle(
         "one child is owed nothing",
         "where g.children > 0",
         "where g.children > 1",
         "it runs on for nobody",
-        "closing::test_only_who_leaves_something_open_owes",
+        "told::test_one_promise_left_open_is_owed_a_cancel",
     ),
     _force(
         "force is forgotten where a cancel is owed already",
@@ -319,10 +320,10 @@ WAKES: Final = (
 ORDERS: Final = (
     _claim(
         "the urgent wait with the others",
-        "order by t.priority, t.ready_at, t.id limit v_limit) h",
-        "order by t.ready_at, t.id limit v_limit) h",
+        "order by t.priority, t.ready_at, t.id limit share.heads",
+        "order by t.ready_at, t.id limit share.heads",
         "priorities mean nothing",
-        "claim::test_the_order_is_one_over_all_lanes",
+        "claim::test_urgent_before_old_before_new",
     ),
     _claim(
         "a claim takes one more",
@@ -334,7 +335,7 @@ ORDERS: Final = (
     _tick(
         "timers fire by their names",
         "order by g.fire_at, g.operation",
-        "order by g.operation",
+        "order by g.operation desc",
         "the later one is told first",
         "liveness::test_timers_fire_in_their_order",
     ),
@@ -371,7 +372,7 @@ ORDERS: Final = (
         "greatest(p_now, t.last_at), t.epoch",
         "p_now, t.epoch",
         "code sees time go back",
-        "advance::test_instants_never_go_back_when_the_clock_does",
+        "told::test_an_event_never_stands_before_the_last",
     ),
     _close(
         "a walk begins at the last child once more",
@@ -468,7 +469,7 @@ GUARDS: Final = (
         "(p).settler <> 'timeout' and case",
         "case",
         "a late decision seems to have been in time",
-        "promises::test_a_default_resolves_at_the_timeout",
+        "told::test_what_the_timeout_decided_is_nobodys",
     ),
     _decide(
         "a late settle is accepted",

@@ -123,6 +123,18 @@ def _settle_outside(sql: Sql, ground: Ground) -> str:
     return str(sql.resolve(f"{ground.names.w}~o", 1)["answer"])
 
 
+def _appear(sql: Sql, ground: Ground) -> str:
+    """A promise is made beforehand under the name of an operation, and settled at once."""
+    name = f"{ground.names.w}~o"
+    return f"{sql.create_promise(name)['answer']}+{sql.resolve(name, 1)['answer']}"
+
+
+def _make_and_wait(sql: Sql, ground: Ground) -> str:
+    w = ground.names.w
+    rows = Worker(sql).advance(turn(w, 1, 0, "suspend"), operations=[promise(w, "o")])
+    return str(rows[w]["answer"]) + ("+entries" if rows[w]["entries"] else "")
+
+
 def _settle_by_an_old_snapshot(sql: Sql, ground: Ground) -> str:
     """A settle whose transaction has looked at the world before."""
     with sql.connection.transaction():
@@ -133,8 +145,8 @@ def _settle_by_an_old_snapshot(sql: Sql, ground: Ground) -> str:
 
 
 def _later_turn(sql: Sql, ground: Ground) -> str:
-    """Half an hour passes, and the holder records what a step brought."""
-    pass_time(sql, timedelta(minutes=30))
+    """Ten minutes pass, and the holder records what a step brought."""
+    pass_time(sql, timedelta(minutes=10))
     w = ground.names.w
     return str(Worker(sql, ground.names.holder).advance(turn(w, 1, 0), outcomes=[step(w, "s")])[w]["answer"])
 
@@ -150,6 +162,12 @@ PAIRS = {
     pair.name: pair
     for pair in (
         Pair("settle x subscribe and suspend", _outside, _settle_outside, _subscribe, waitless=(1,)),
+        Pair(
+            "promise that appears x subscribe and suspend",
+            grounds.held,
+            _appear,
+            _make_and_wait,
+        ),
         Pair("settle x suspend", grounds.held, _verb("resolve"), _verb("suspend"), waitless=(1,)),
         Pair(
             "old snapshot x subscribe and suspend",
