@@ -389,7 +389,8 @@ class Worker:
                     run = None
                 if run is not None:
                     kept[each.task] = run
-                await self._complete(each, run)
+                if each.last_seq:
+                    await self._complete(each, run)
             await self._in_callback(self._runs.begin, [(each, kept.pop(each.task, None)) for each in claimed])
         finally:
             self._runs.coming = {}
