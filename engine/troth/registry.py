@@ -79,6 +79,8 @@ class Workflow(Generic[P, T_co]):
 
         Raises `InvalidArgument` when the function could not be called so.
         """
+        if not args and self._by_name is not None and self._required <= kwargs.keys() <= self._names:
+            return dict(kwargs)
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -128,6 +130,16 @@ class Workflow(Generic[P, T_co]):
             elif value is not msgspec.UNSET:
                 keywords[name] = value
         return tuple(positionals), keywords
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.signature.parameters)
+
+    @functools.cached_property
+    def _required(self) -> frozenset[str]:
+        return frozenset(
+            each.name for each in self.signature.parameters.values() if each.default is each.empty
+        )
 
     @functools.cached_property
     def _by_name(self) -> msgspec.json.Decoder[Any] | None:
