@@ -107,6 +107,9 @@ class Steps:
             return self.failed(self._too_long(attempted) if expired else error)
         except BaseException as error:  # noqa: BLE001 — whatever a step raises is its outcome
             return self.failed(error)
+        finally:
+            # an error holds this frame, and the limit the task whose result the error is: a circle
+            limit = None
 
     def failed(self, error: BaseException) -> StepResult:
         """The outcome that an exception is."""
