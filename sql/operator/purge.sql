@@ -1,6 +1,6 @@
 -- Deletes whole families that settled longer ago than p_before, at most p_limit of them, with their journals. A family stays
--- while anything in it is pending, owed a cancel, or waited for. Once purged, an ID is free again: retention is the window in
--- which a repeated start finds what it started. Answers how many promises went.
+-- while anything in it is pending, owed a cancel, waited for, or made below what is pending. Once purged, an ID is free again:
+-- retention is the window in which a repeated start finds what it started. Answers how many promises went.
 --
 -- The oldest go first, by the index of what has settled: a call costs what it takes away, however much there is that is younger.
 -- Families that are to stay are passed each time, so few of them should be old.
@@ -80,8 +80,23 @@ as $$
      where p.state = 'pending' or p.settled_at >= p_before
         or (select w.task from wait w where w.promise = p.id limit 1) is not null
         or (select c.since from closing c where c.id = p.id) is not null
-        or (select a.state from promise a where a.id = p.parent) = 'pending'
+        or p.parent is not null and _has_pending_above(p.parent)
         or (select c.id from promise c where c.parent = p.id and c.state = 'pending' limit 1) is not null)
+$$;
+
+-- Whether a promise or something that it was made by, however far up, is pending: a child with an ID of its own is a family
+-- of its own, and who made it may have ended long before who made that.
+create function _has_pending_above(p_id text) returns boolean
+  language sql stable
+as $$
+  with recursive above (id, parent, state) as (
+    select p.id, p.parent, p.state from promise p where p.id = p_id
+    union
+    select p.id, p.parent, p.state
+      from above a cross join lateral (select * from promise where id = a.parent offset 0) p
+     where a.state <> 'pending'
+  )
+  select exists (select from above where state = 'pending')
 $$;
 
 -- A family's promises, by two ranges of the key: an `or` of them would be looked for in the whole table.

@@ -14,21 +14,30 @@ declare
   v_item record;
 begin
   perform _check_batch(p_items);
-  v_answers := _start_new(p_items, _clock());
-  -- what was not new, in the order of all for inserts; ties (a repeated ID) in the caller's order
-  if array_position(v_answers, null) is not null then
-    for v_item in
-      select i.n::integer as n, r.*
-        from rows from (jsonb_array_elements(p_items), unnest(v_answers)) with ordinality i(item, answer, n)
-        cross join lateral _start_item(i.item) r
-       where i.answer is null
-       order by r.id collate "C", i.n
-    loop
-      v_answers[v_item.n] := _start(
-        v_item.id, v_item.function, v_item.args, v_item.queue, v_item.delay, v_item.timeout, v_item.priority,
-        v_item.tags, v_item.headers, v_item.digest);
-    end loop;
-  end if;
+  loop
+    begin
+      v_answers := _start_new(p_items, _clock());
+      -- what was not new; ties (a repeated ID) in the caller's order
+      if array_position(v_answers, null) is not null then
+        for v_item in
+          select i.n::integer as n, r.*
+            from rows from (jsonb_array_elements(p_items), unnest(v_answers)) with ordinality i(item, answer, n)
+            cross join lateral _start_item(i.item) r
+           where i.answer is null
+           order by r.id collate "C", i.n
+        loop
+          v_answers[v_item.n] := _attach(v_item.id, v_item.function, v_item.args, v_item.digest);
+          if v_answers[v_item.n] is null then
+            raise no_data_found;
+          end if;
+        end loop;
+      end if;
+      exit;
+    exception when no_data_found then
+      -- one was purged meanwhile: all of them anew, since inserting it now, behind others, would leave the order of all
+      null;
+    end;
+  end loop;
   return query select unnest(v_answers);
 end $$;
 

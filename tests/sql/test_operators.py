@@ -263,6 +263,29 @@ def test_a_child_with_an_id_of_its_own_is_a_family_that_goes_too(
     assert sql.purge(timedelta(days=29)) == 2
 
 
+def test_i11_what_stands_below_a_pending_ancestor_stays(sql: Sql, worker: Worker, clock: Clock) -> None:
+    """Children with IDs of their own are families of their own; the one between them has ended long ago."""
+    sql.start("top", "f")
+    worker.claim()
+    worker.advance(
+        turn("top", 1, 0, "suspend"), operations=[call("top", "c", promise="middle"), promise("top", "p")]
+    )
+    worker.claim()
+    worker.advance(turn("middle", 1, 0, "suspend"), operations=[call("middle", "c", promise="bottom")])
+    worker.claim()
+    worker.finish("bottom", 1, 0, 1)
+    (claimed,) = worker.claim()
+    worker.finish("middle", claimed["epoch"], claimed["last_seq"], 2)
+    clock.advance(timedelta(days=2))
+    assert sql.purge(timedelta(days=1)) == 0
+    worker.name = "w2"
+    (claimed,) = worker.claim()
+    sql.resolve("top~p", 3)
+    worker.finish("top", claimed["epoch"], claimed["last_seq"] + 1, 4)
+    clock.advance(timedelta(days=2))
+    assert sql.purge(timedelta(days=1)) == 4
+
+
 @pytest.mark.parametrize(
     "wrong", [(None,), (timedelta(-1),), (timedelta(1), 0), (timedelta(1), 10001), (timedelta(1), None)]
 )

@@ -75,7 +75,7 @@ def _made(ground: Ground) -> list[Row]:
 
 def _claim(sql: Sql, ground: Ground) -> str:
     limit, worker = 1, f"{ground.names.newcomer}-{sql.connection.info.backend_pid}"
-    rows = Worker(sql, worker).claim(limit, [ground.names.queue])
+    rows = Worker(sql, worker).claim(limit, [ground.names.queue], lease=grounds.LEASE)
     taken = sql.one("select count(*) from task where worker = %s", worker)
     if len(rows) > limit or taken > limit:
         return "too many"

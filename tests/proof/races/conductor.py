@@ -20,6 +20,8 @@ from tests.support.sql import Sql
 GUARD_S = 60.0
 """For so long nothing may happen."""
 
+LOOK_AGAIN_S = 0.0003
+
 Rest = Literal["idle", "paused", "blocked", "ended"]
 Call = Callable[[Sql], str]
 
@@ -109,6 +111,7 @@ class Conductor:
         until = time.monotonic() + GUARD_S
         while not self._at_rest():
             assert time.monotonic() < until, [(each.rest, each.at) for each in self.sessions]
+            time.sleep(LOOK_AGAIN_S)
 
     def _release(self, session: Session, stop: str) -> None:
         place = session.stops.index(stop) + 1

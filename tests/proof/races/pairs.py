@@ -23,14 +23,14 @@ def _awaiter(sql: Sql, names: Names) -> Ground:
     """`w` is held, and so is `y`, which does not wait for it yet."""
     ground = grounds.held(sql, names)
     sql.start(f"y{names.w}", "f", queue=f"y-{names.w}")
-    assert len(Worker(sql, names.holder).claim(1, [f"y-{names.w}"])) == 1
+    assert len(Worker(sql, names.holder).claim(1, [f"y-{names.w}"], lease=grounds.LEASE)) == 1
     return ground
 
 
 def _child_held(sql: Sql, names: Names) -> Ground:
     """`w` has ended, its child is under way."""
     ground = grounds.held(sql, names)
-    assert len(Worker(sql, names.newcomer).claim(5, [names.queue])) == 1
+    assert len(Worker(sql, names.newcomer).claim(5, [names.queue], lease=grounds.LEASE)) == 1
     assert Worker(sql, names.holder).finish(names.w, 1, 0) == "ok"
     return ground
 
@@ -94,7 +94,7 @@ def _take_over(sql: Sql, ground: Ground) -> str:
     """The holder goes, another one claims what it held and records what its own step brought."""
     sql.leave(ground.names.holder)
     worker, w = Worker(sql, ground.names.newcomer), ground.names.w
-    if not any(each["task"] == w for each in worker.claim(5, [ground.names.queue])):
+    if not any(each["task"] == w for each in worker.claim(5, [ground.names.queue], lease=grounds.LEASE)):
         return "held"
     return str(worker.advance(turn(w, 2, 0), outcomes=[step(w, "s9")])[w]["answer"])
 
@@ -105,8 +105,34 @@ def _purge_and_start(sql: Sql, ground: Ground) -> str:
     return "held" if answer == "attached" else answer
 
 
+def _start_both(sql: Sql, ground: Ground) -> str:
+    """What has ended, and what is new and stands behind it in the order of all."""
+    items = [
+        {"id": each, "function": "f", "queue": ground.names.queue}
+        for each in (ground.names.w, f"{ground.names.w}z")
+    ]
+    return "+".join(str(each["answer"]) for each in sql.start_many(items))
+
+
+def _purge_and_start_both(sql: Sql, ground: Ground) -> str:
+    sql.purge(timedelta(0))
+    return _start_both(sql, ground)
+
+
 def _settle_outside(sql: Sql, ground: Ground) -> str:
     return str(sql.resolve(f"{ground.names.w}~o", 1)["answer"])
+
+
+def _appear(sql: Sql, ground: Ground) -> str:
+    """A promise is made beforehand under the name of an operation, and settled at once."""
+    name = f"{ground.names.w}~o"
+    return f"{sql.create_promise(name)['answer']}+{sql.resolve(name, 1)['answer']}"
+
+
+def _make_and_wait(sql: Sql, ground: Ground) -> str:
+    w = ground.names.w
+    rows = Worker(sql).advance(turn(w, 1, 0, "suspend"), operations=[promise(w, "o")])
+    return str(rows[w]["answer"]) + ("+entries" if rows[w]["entries"] else "")
 
 
 def _settle_by_an_old_snapshot(sql: Sql, ground: Ground) -> str:
@@ -119,8 +145,8 @@ def _settle_by_an_old_snapshot(sql: Sql, ground: Ground) -> str:
 
 
 def _later_turn(sql: Sql, ground: Ground) -> str:
-    """Half an hour passes, and the holder records what a step brought."""
-    pass_time(sql, timedelta(minutes=30))
+    """Ten minutes pass, and the holder records what a step brought."""
+    pass_time(sql, timedelta(minutes=10))
     w = ground.names.w
     return str(Worker(sql, ground.names.holder).advance(turn(w, 1, 0), outcomes=[step(w, "s")])[w]["answer"])
 
@@ -136,6 +162,12 @@ PAIRS = {
     pair.name: pair
     for pair in (
         Pair("settle x subscribe and suspend", _outside, _settle_outside, _subscribe, waitless=(1,)),
+        Pair(
+            "promise that appears x subscribe and suspend",
+            grounds.held,
+            _appear,
+            _make_and_wait,
+        ),
         Pair("settle x suspend", grounds.held, _verb("resolve"), _verb("suspend"), waitless=(1,)),
         Pair(
             "old snapshot x subscribe and suspend",
@@ -166,6 +198,13 @@ PAIRS = {
         ),
         Pair("purge x start", grounds.ended, PURGE, _verb("start"), last=PURGE),
         Pair("purge x purge and start", grounds.ended, PURGE, _purge_and_start, last=PURGE, early=(0,)),
+        Pair(
+            "starts x purge and the same starts",
+            grounds.ended,
+            _start_both,
+            _purge_and_start_both,
+            last=PURGE,
+        ),
         Pair("purge x fork", grounds.ended, PURGE, _verb("fork"), last=PURGE, early=(1,)),
         Pair("batch x batch", grounds.suspended, _forwards, _backwards),
         Pair("end x awaiter", _awaiter, _verb("finish"), _come("y{w}", "{w}"), waitless=(0, 1)),

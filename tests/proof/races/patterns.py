@@ -22,9 +22,7 @@ class Pattern:
 
 
 LOCK_PROMISES = "perform 1 from promise where id = any (p_ids) order by id for no key update;"
-LOOK_FOR_WAITS = (
-    "select p_ids || array_agg(distinct task) into v_tasks from wait where promise = any (p_ids);"
-)
+LOOK_FOR_WAITS = "v_tasks := p_ids || array(select task from wait where promise = any (p_ids));"
 RECORDED = (
     "(select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null",
     "(select w.kind from wait w where w.task = o.task and w.operation = o.operation) is null",
@@ -47,9 +45,9 @@ PATTERNS = (
             ),
             (
                 "_deliver",
-                "v_tasks := array(select distinct task from wait where promise = any (p_ids));",
-                """v_tasks := array(select distinct task from wait where promise = any (p_ids)
-                     and task = any (string_to_array(current_setting('races.looked'), ' ')));""",
+                "delete from wait where promise = any (p_ids) returning",
+                """delete from wait where promise = any (p_ids)
+                      and task = any (string_to_array(current_setting('races.looked'), ' ')) returning""",
             ),
         ),
     ),
@@ -73,7 +71,11 @@ PATTERNS = (
         "suspend x dead worker",
         (
             ("_bury_workers", "order by t.id for no key update skip locked) l);", "order by t.id) l);"),
-            ("_bury_workers", "and w.id = t.worker and w.died_at is not null", "and w.died_at is not null"),
+            (
+                "_bury_workers",
+                "and (select w.died_at from worker w where w.id = t.worker) is not null",
+                "",
+            ),
         ),
     ),
     Pattern(

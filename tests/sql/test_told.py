@@ -1,0 +1,63 @@
+"""What a settlement leaves behind for those whom it concerns: the holder, a sleeper, whoever decides again, the ticker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from tests.support.sql import Sql, Worker, promise, step, turn
+from troth.testing.clock import Clock
+
+
+def test_a_holder_has_news_until_the_next_claim_tells_it(sql: Sql, worker: Worker) -> None:
+    sql.start("w", "f")
+    worker.claim()
+    worker.advance(turn("w", 1, 0), operations=[promise("w", "p")])
+    sql.resolve("w~p", 1)
+    assert [each["answer"] for each in sql.heartbeat("w1", ["w"], [1])] == ["news"]
+    sql.leave("w1")
+    [again] = Worker(sql, "w2").claim()
+    assert again["last_seq"] == 1
+    assert sql.heartbeat("w2", ["w"], [2]) == []
+
+
+def test_an_event_never_stands_before_the_last(sql: Sql, worker: Worker, clock: Clock) -> None:
+    sql.start("w", "f")
+    worker.claim()
+    worker.advance(turn("w", 1, 0), outcomes=[step("w", "s")], operations=[promise("w", "p")])
+    clock.advance(timedelta(seconds=-5))
+    sql.resolve("w~p", 1)
+    step_at, promise_at = [each["at"] for each in sql.journal("w")]
+    assert promise_at == step_at
+    clock.set(timedelta(0))
+
+
+def test_what_the_timeout_decided_is_nobodys(sql: Sql, clock: Clock) -> None:
+    sql.create_promise("p", timeout=timedelta(days=1), default=True, has_default=True)
+    clock.advance(timedelta(days=1))
+    assert sql.tick()["promises"] == 1
+    assert sql.resolve("p", True)["answer"] == "conflict"
+
+
+def test_a_sleeper_hears_of_a_task_that_goes_alone(
+    sql: Sql, worker: Worker, clock: Clock, connect: Callable[..., Any]
+) -> None:
+    sql.start("w", "f")
+    worker.claim()
+    clock.advance(timedelta(minutes=1))
+    listener = connect()
+    listener.execute("listen sleeps")
+    assert Worker(sql, "sleeps").claim(sleeping=True) == []
+    assert sql.tick()["workers"] == 1
+    assert sql.one("select lane from task") == "f@1!"
+    assert [each.channel for each in listener.notifies(timeout=60, stop_after=1)] == ["sleeps"]
+
+
+def test_one_promise_left_open_is_owed_a_cancel(sql: Sql, worker: Worker) -> None:
+    sql.start("w", "f")
+    worker.claim()
+    worker.advance(turn("w", 1, 0), operations=[promise("w", "p")])
+    assert worker.finish("w", 1, 0) == "ok"
+    assert sql.tick()["closed"] == 1
+    assert (sql.state("w~p"), sql.query("select from closing")) == ("canceled", [])
