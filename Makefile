@@ -171,3 +171,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,testing]'
 	@touch $@
+
+.PHONY: plans
+plans: $(READY) ## what each call reads beside a million promises, whatever the planner knows (tests/proof/plans), on both Postgres
+	$(BIN)/python -m pytest -q -n 0 tests/proof/plans
