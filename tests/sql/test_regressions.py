@@ -174,3 +174,19 @@ def test_an_imported_epoch_leaves_room_for_claims(sql: Sql, worker: Worker) -> N
     sql.import_journal(record, [{**entry, "epoch": 10**9}])
     sql.resume("i")
     assert [each["epoch"] for each in worker.claim()] == [10**9 + 1]
+
+
+def test_an_operation_named_twice_in_a_call_is_refused_at_the_door(sql: Sql, worker: Worker) -> None:
+    for each in ("w", "v"):
+        sql.start(each, "f")
+    worker.claim()
+    suspend = turn("w", 1, 0, "suspend")
+    for call in (
+        lambda: worker.advance(suspend, outcomes=[step("w", "s"), step("w", "s")]),
+        lambda: worker.advance(suspend, operations=[promise("w", "p"), promise("w", "p")]),
+        lambda: worker.advance(suspend, timers=[timer("w", "t", 5), timer("w", "t", 6)]),
+    ):
+        state, message = refused(call)
+        assert (state, "twice" in message) == ("TR002", True)
+    answers = worker.advance(suspend, turn("v", 1, 0), operations=[promise("w", "p"), promise("v", "p")])
+    assert [each["answer"] for each in answers.values()] == ["ok", "ok"]
