@@ -486,11 +486,11 @@ GUARDS: Final = (
         "settle::test_s58_a_workflow_that_never_ran_is_canceled_at_once",
     ),
     _decide(
-        "two clicks are two cancels",
+        "a second cancel is a click that came twice",
         "interval '1 second'",
-        "interval '0 seconds'",
-        "clean-up is interrupted by a double click",
-        "settle::test_a_workflow_that_has_begun_is_told",
+        "interval '1 minute'",
+        "clean-up that hangs cannot be interrupted",
+        "told::test_a_second_cancel_is_told_once_the_first_was",
     ),
     _start(
         "any start attaches",
@@ -498,13 +498,6 @@ GUARDS: Final = (
         "case",
         "another function's result",
         "start::test_another_function_or_other_arguments_are_a_conflict",
-    ),
-    _purge(
-        "what is waited for is purged",
-        "or exists (select from wait w where w.promise = p.id offset 0)",
-        "",
-        "an awaiter that nobody wakes",
-        "operators::test_whole_families_go_and_only_settled_ones",
     ),
     _purge(
         "what is owed a cancel is purged",

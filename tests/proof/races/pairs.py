@@ -167,6 +167,7 @@ PAIRS = {
             grounds.held,
             _appear,
             _make_and_wait,
+            behind=("", "_judge("),
         ),
         Pair("settle x suspend", grounds.held, _verb("resolve"), _verb("suspend"), waitless=(1,)),
         Pair(
