@@ -30,7 +30,7 @@ ON_EVERY_POSTGRES := tests/sql tests/api $(WITH_WORKERS) $(wildcard tests/engine
     tests/engine/test_launcher*.py tests/engine/test_engine_simulation.py tests/engine/test_testing_crashes.py)
 SOURCES := $(wildcard engine api migrations examples bench tests tools)
 
-.PHONY: help demo dev test proof check simulate format clean system constraints
+.PHONY: help demo dev test check simulate format clean system constraints
 .PHONY: check-format check-lint check-types check-layers check-migrations check-functions
 
 help: ## this list
@@ -53,17 +53,61 @@ test: $(READY) system ## every test but the long proofs, on Postgres 15 (or on t
 	    TROTH_TEST_POSTGRES=embedded $(PYTEST) --ignore=tests/proof; \
 	fi
 
-proof: $(READY) system ## that nothing is lost, doubled or wedged (tests/proof); and what needs a Postgres again, on another and otherwise
+# --- proofs: all of them, bounded, in `make proof`; each by itself as long as one likes (docs/reliability.md) ---
+
+.PHONY: proof invariants model histories protocol races mutants mutate-core chaos failover pooled
+proof: $(READY) system ## that nothing is lost, doubled or wedged; and what needs a Postgres again, on another one and otherwise
+	@$(PYTHON) tools/system.py proof
 	@echo "== the proofs"
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/proof
 	@echo "== chaos"
 	TROTH_TEST_POSTGRES=15 $(MAKE) chaos
 	@echo "== failover"
 	TROTH_TEST_POSTGRES=15 $(MAKE) failover
+	@echo "== what does not depend on the machine"
+	$(MAKE) bench-smoke
 	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
 	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
 	@echo "== workers that keep the code of one suspended workflow"
 	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
+
+invariants: $(READY) system ## every test of the functions with each row's changes judged, and how often each invariant was met
+	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/sql tests/proof/invariants tests/proof/privileges
+
+histories: $(READY) system ## clients side by side over SQL and HTTP, their answers checked: make histories HISTORIES=4000
+	TROTH_HISTORIES=$(or $(HISTORIES),4000) $(BIN)/python -m pytest -q -n 2 tests/proof/histories
+
+model: $(READY) system ## the functions against an oracle in Python: make model RUNS=20000 STEPS=100 PROCESSES=2 SEED=0
+	$(BIN)/python -m tests.proof.model $(or $(RUNS),20000) $(or $(STEPS),100) $(or $(PROCESSES),$(shell nproc)) $(or $(SEED),0)
+
+protocol: $(READY) ## the protocol's model, every interleaving: make protocol FAULTS=3
+	$(BIN)/python -m tests.proof.protocol $(FAULTS)
+
+# A pair of calls in the middle of each other: so many collisions of the critical ones, a hundredth as many rounds of every pair.
+races: $(READY) system ## every pair of calls at once: make races ROUNDS=1000
+	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
+	TROTH_TEST_POSTGRES=15 TROTH_RACES_ROUNDS=$(or $(ROUNDS),1000) TROTH_RACES_REPORT=$$report \
+	    $(BIN)/python -m pytest -q -n 2 -o faulthandler_timeout=0 tests/proof/races; sort "$$report"
+
+mutants: $(READY) system ## every mutant of sql/ against the wide suite (python -m tests.proof.mutants takes their names)
+	TROTH_TEST_POSTGRES=15 $(BIN)/python -m tests.proof.mutants --wide --part=1/2 & first=$$!; \
+	TROTH_TEST_POSTGRES=15 $(BIN)/python -m tests.proof.mutants --wide --part=2/2; second=$$?; \
+	wait $$first && exit $$second
+
+mutate-core: $(READY) ## what the core's tests do not notice: make mutate-core MUTANTS=60 SEED=0 (MUTANTS=0: all)
+	nice $(BIN)/python -m tests.proof.mutation $(or $(MUTANTS),60) $(or $(SEED),0)
+
+chaos: $(READY) ## everything is killed at random, and nothing may be lost: make chaos MINUTES=60
+	$(BIN)/python -m tests.proof.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
+
+failover: $(READY) ## a standby is promoted under load, and nothing may be missing: make failover RUNS=10
+	$(BIN)/python -m tests.proof.failover --runs $(or $(RUNS),10)
+
+pooled: $(READY) system ## the workers' tests through pgbouncer in transaction mode, listening past it
+	@$(PYTHON) tools/system.py proof
+	TROTH_TEST_POSTGRES=15 TROTH_TEST_POOLED=on $(PYTEST) $(WITH_WORKERS) tests/proof/network
+
+# --- checks ---
 
 check: check-format check-lint check-types check-layers check-migrations check-functions ## format, lint, types, layers, tables, functions
 
@@ -103,33 +147,6 @@ bench-smoke: $(READY) ## what does not depend on the machine: calls, commits, ro
 simulate: $(READY) ## random workflows, crashed and replayed: make simulate RUNS=1000000 SEED=0
 	$(BIN)/python -m tests.core.simulation $(or $(RUNS),20000) $(or $(SEED),0)
 
-.PHONY: chaos
-chaos: $(READY) ## everything is killed at random, and nothing may be lost: make chaos MINUTES=60
-	$(BIN)/python -m tests.proof.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
-
-.PHONY: failover
-failover: $(READY) ## a standby is promoted under load, and nothing may be missing: make failover RUNS=10
-	$(BIN)/python -m tests.proof.failover --runs $(or $(RUNS),10)
-
-.PHONY: protocol mutate-core
-protocol: $(READY) ## the protocol's model, every interleaving: make protocol FAULTS=3
-	$(BIN)/python -m tests.proof.protocol $(FAULTS)
-
-mutate-core: $(READY) ## what the core's tests do not notice: make mutate-core MUTANTS=60 SEED=0 (MUTANTS=0: all)
-	nice $(BIN)/python -m tests.proof.mutation $(or $(MUTANTS),60) $(or $(SEED),0)
-
-.PHONY: races mutants
-# A pair of calls in the middle of each other: so many collisions of the critical ones, a hundredth as many rounds of every pair.
-races: $(READY) system ## every pair of calls at once: make races ROUNDS=1000
-	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
-	TROTH_TEST_POSTGRES=15 TROTH_RACES_ROUNDS=$(or $(ROUNDS),1000) TROTH_RACES_REPORT=$$report \
-	    $(BIN)/python -m pytest -q -n 2 -o faulthandler_timeout=0 tests/proof/races; sort "$$report"
-
-mutants: $(READY) system ## every mutant of sql/ against the wide suite (python -m tests.proof.mutants takes their names)
-	TROTH_TEST_POSTGRES=15 $(BIN)/python -m tests.proof.mutants --wide --part=1/2 & first=$$!; \
-	TROTH_TEST_POSTGRES=15 $(BIN)/python -m tests.proof.mutants --wide --part=2/2; second=$$?; \
-	wait $$first && exit $$second
-
 format: $(READY) ## rewrite what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -154,3 +171,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,testing]'
 	@touch $@
+
+.PHONY: plans
+plans: $(READY) ## what each call reads beside a million promises, whatever the planner knows (tests/proof/plans), on both Postgres
+	$(BIN)/python -m pytest -q -n 0 tests/proof/plans

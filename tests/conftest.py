@@ -135,7 +135,7 @@ def _recording(request: pytest.FixtureRequest) -> Generator[str]:
             if request.node.get_closest_marker("broken_on_purpose") is None:
                 for schema in logged(connection):
                     assert violated_changes(connection, schema) == []
-                assert answers.judge(Sql(connection)) == []
+                assert not answers.heard_anything or answers.judge(Sql(connection)) == []
             forget_changes(connection)
 
 

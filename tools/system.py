@@ -1,6 +1,6 @@
 """Puts in place what pip cannot install: the venv module, Postgres 15 and plpgsql_check.
 
-    python3 tools/system.py venv|postgres
+    python3 tools/system.py venv|postgres|proof
 
 It looks first and installs only what is missing, only as root, only where there is apt-get. Where it may not
 install, it says what is skipped and succeeds, since Troth runs on the embedded Postgres as well; with CI=true
@@ -42,6 +42,14 @@ PIECES = {
             package=f"python{sys.version_info.major}.{sys.version_info.minor}-venv",
             without=".venv cannot be made",
             module="ensurepip",
+        ),
+    ],
+    "proof": [
+        Piece(
+            name="pgbouncer",
+            package="pgbouncer",
+            without="nothing is tried through a pooler",
+            paths=(Path("/usr/sbin/pgbouncer"),),
         ),
     ],
     "postgres": [

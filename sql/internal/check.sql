@@ -96,7 +96,9 @@ create function _check_span(p_span interval, p_what text) returns void
   language plpgsql immutable
 as $$
 begin
-  if p_span < interval '0' then
+  if p_span is null then
+    return;
+  elsif _may_go_back(p_span) then
     raise exception using errcode = 'TR002',
       message = format('a %s of %s is negative', p_what, p_span), hint = 'Give a duration of zero or more.';
   elsif p_span > make_interval(days => _timeout_days_max()) then
@@ -104,6 +106,23 @@ begin
       message = format('a %s of %s is longer than the limit of %s days', p_what, p_span, _timeout_days_max()),
       hint = 'Leave it out where nothing should expire.';
   end if;
+end $$;
+
+-- Whether an instant plus this duration may lie before that instant. Parts of either sign make up for each other in a comparison,
+-- where a month has 30 days and a day 24 hours; in a calendar they have 28 to 31, and 21 to 27.
+create function _may_go_back(p_span interval) returns boolean
+  language plpgsql immutable
+as $$
+declare
+  v_months constant numeric := extract(year from p_span) * 12 + extract(month from p_span);
+  v_days numeric := extract(day from p_span);
+  v_hours constant numeric := extract(hour from p_span) + extract(minute from p_span) / 60 + extract(second from p_span) / 3600;
+begin
+  if p_span < interval '0' or least(v_months, v_days, v_hours) >= 0 then
+    return p_span < interval '0';
+  end if;
+  v_days := v_days + v_months * case when v_months > 0 then 28 else 31 end;
+  return v_days * case when v_days > 0 then 21 else 27 end + v_hours < 0;
 end $$;
 
 create function _check_tags(p_tags jsonb) returns void

@@ -73,16 +73,19 @@ begin
 end $$;
 
 -- The locks that a settlement needs, in the order of all: promises, then tasks (their own and their awaiters'). Who waits
--- is looked up after the promises are held: a new wait on one of them needs that same lock.
-create function _lock_settling(p_ids text[]) returns void
+-- is looked up after the promises are held: a new wait on one of them needs that same lock. Answers which of the promises are there
+-- and held: one that appears from now on is unknown to this call, which came before it.
+create function _lock_settling(p_ids text[]) returns text[]
   language plpgsql volatile
 as $$
 declare
+  v_held text[];
   v_tasks text[];
 begin
-  perform 1 from promise where id = any (p_ids) order by id for no key update;
+  v_held := array(select l.id from (select id from promise where id = any (p_ids) order by id for no key update) l);
   v_tasks := p_ids || array(select task from wait where promise = any (p_ids));
   perform 1 from task where id = any (v_tasks) order by id for no key update;
+  return v_held;
 end $$;
 
 -- Settles as timed out those of the given promises, already locked, whose awaiters' rows can be had without waiting.

@@ -17,7 +17,9 @@ begin
   perform _check_isolation();
   perform _check_text(p_reason, 'reason');
   perform _check_actor(p_actor);
-  perform _lock_settling(array[p_id]);
+  if cardinality(_lock_settling(array[p_id])) = 0 then
+    return '{"answer": "unknown", "promise": null}'::jsonb;
+  end if;
   v_now := _clock();
   perform _catch_up(p_id, v_now);
   select * into v_promise from promise where id = p_id;

@@ -103,6 +103,7 @@ begin
                 when e.issued not between 0 and e.n - 1 then format('was issued after entry %s', e.issued)
                 when e.at is null or e.at > 9000000000000000 or e.at < lag(e.at, 1, p_started_at) over (order by e.n) then
                   'goes back in time'
+                when e.epoch > 1000000000 then format('is of epoch %s, behind which there is no room', e.epoch)
                 when e.epoch < 0 or e.epoch < lag(e.epoch) over (order by e.n) then format('goes back to epoch %s', e.epoch)
               end as odd
               from rows from (jsonb_to_recordset(p_entries) as (

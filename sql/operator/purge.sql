@@ -1,15 +1,20 @@
 -- Deletes whole families that settled longer ago than p_before, at most p_limit of them, with their journals. A family stays
--- while anything in it is pending, owed a cancel, or waited for. Once purged, an ID is free again: retention is the window in
--- which a repeated start finds what it started. Answers how many promises went.
+-- while anything in it is pending, owed a cancel, waited for, or made below what is pending. Once purged, an ID is free again:
+-- retention is the window in which a repeated start finds what it started. Answers how many promises went.
+--
+-- The oldest go first, by the index of what has settled: a call costs what it takes away, however much there is that is younger.
+-- Families that are to stay are passed each time, so few of them should be old.
 -- grant: admin
 create function purge(p_before interval, p_limit integer default 1000) returns integer
   language plpgsql volatile security definer set search_path from current
-  set enable_seqscan = off set jit = off
+  set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set enable_bitmapscan = off set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_before constant timestamptz := _clock() - p_before;
   v_families text[];
   v_held text[];
+  v_kept text[];
   v_ids text[];
 begin
   perform _check_isolation();
@@ -18,44 +23,80 @@ begin
     raise exception using errcode = 'TR002', message = 'a retention and a limit are needed',
       hint = format('For example purge(interval ''30 days'', 1000); at most %s families at a time.', _batch_items_max());
   end if;
-  v_families := array(
-    select distinct c.id
-      from (select _family(p.id) as id from promise p
-             where p.created_at < v_before and p.settled_at < v_before
-               and (p.parent is null or p.id not like '%~%')  -- a child may have been given an ID of its own
-               and not _is_kept(_family(p.id), v_before)
-             limit p_limit) c);
-  v_held := array(select m.id from unnest(v_families) f(id) cross join lateral _members(f.id) m);
+  v_families := _old_families(v_before, p_limit);
+  v_ids := array(select m.id from unnest(v_families) f(id) cross join lateral _members(f.id) m);
   v_held := array(select l.id from (
-    select id from promise where id = any (v_held) order by id for no key update skip locked) l);
+    select id from promise where id = any (v_ids) order by id for no key update skip locked) l);
   -- looked at again under the locks; a member that is not held, since it is new or with another, keeps its family
+  v_kept := _kept(v_families, v_before);
   v_families := array(
     select f.id from unnest(v_families) f(id)
-     where not _is_kept(f.id, v_before)
+     where f.id not in (select unnest(v_kept))
        and not exists (select from _members(f.id) p where p.id not in (select unnest(v_held)) offset 0));
-  with gone as (
-    delete from promise p
-     where p.id = any (v_held) and _family(p.id) in (select unnest(v_families))
-       and p.state <> 'pending' and p.settled_at < v_before
-    returning p.id
-  )
-  select array_agg(id) into v_ids from gone;
+  v_ids := array(select m.id from unnest(v_families) f(id) cross join lateral _members(f.id) m);
+  delete from promise where id = any (v_ids);
   delete from checkpoint where task = any (v_ids);
   delete from attempt where task = any (v_ids);
-  return coalesce(cardinality(v_ids), 0);
+  return cardinality(v_ids);
 end $$;
 
--- Whether something of a family is to stay: pending, settled lately, owed a cancel, or waited for.
-create function _is_kept(p_family text, p_before timestamptz) returns boolean
+-- The first families, by when something of them settled that has no parent there, of which nothing is to stay. Looked through in
+-- pieces of p_limit, each where the last one ended.
+create function _old_families(p_before timestamptz, p_limit integer) returns text[]
+  language plpgsql stable
+as $$
+declare
+  v_found text[] := '{}'::text[];
+  v_seen integer;
+  v_at timestamptz := timestamptz '-infinity';
+  v_id text := '';
+  v_piece text[];
+  v_kept text[];
+begin
+  loop
+    select array_agg(distinct _family(c.id)), count(*)::integer, max(c.settled_at), (array_agg(c.id order by c.n desc))[1]
+      into v_piece, v_seen, v_at, v_id
+      from (select p.id, p.settled_at, row_number() over (order by p.settled_at, p.id) as n
+              from promise p
+             where (p.settled_at, p.id) > (v_at, v_id collate "C") and p.settled_at < p_before
+               and (p.parent is null or p.id not like '%~%')  -- a child may have been given an ID of its own
+             order by p.settled_at, p.id limit p_limit) c;
+    v_kept := _kept(v_piece, p_before);
+    v_found := v_found || array(
+      select f.id from unnest(v_piece) f(id)
+       where f.id not in (select unnest(v_kept)) and f.id not in (select unnest(v_found))
+       limit p_limit - cardinality(v_found));
+    exit when v_seen < p_limit or cardinality(v_found) >= p_limit;
+  end loop;
+  return v_found;
+end $$;
+
+-- Those of the families of which something is to stay: pending, settled lately, owed a cancel, or waited for.
+create function _kept(p_families text[], p_before timestamptz) returns text[]
   language sql stable
 as $$
-  select exists (
-    select from _members(p_family) p
-     where (p.state = 'pending' or p.settled_at >= p_before
-            or exists (select from wait w where w.promise = p.id offset 0)
-            or exists (select from closing c where c.id = p.id offset 0)
-            or exists (select from promise a where a.id = p.parent and a.state = 'pending' offset 0)
-            or exists (select from promise c where c.parent = p.id and c.state = 'pending' offset 0)))
+  select array(
+    select f.id from unnest(p_families) f(id) cross join lateral _members(f.id) p
+     where p.state = 'pending' or p.settled_at >= p_before
+        or (select w.task from wait w where w.promise = p.id limit 1) is not null
+        or (select c.since from closing c where c.id = p.id) is not null
+        or p.parent is not null and _has_pending_above(p.parent)
+        or (select c.id from promise c where c.parent = p.id and c.state = 'pending' limit 1) is not null)
+$$;
+
+-- Whether a promise or something that it was made by, however far up, is pending: a child with an ID of its own is a family
+-- of its own, and who made it may have ended long before who made that.
+create function _has_pending_above(p_id text) returns boolean
+  language sql stable
+as $$
+  with recursive above (id, parent, state) as (
+    select p.id, p.parent, p.state from promise p where p.id = p_id
+    union
+    select p.id, p.parent, p.state
+      from above a cross join lateral (select * from promise where id = a.parent offset 0) p
+     where a.state <> 'pending'
+  )
+  select exists (select from above where state = 'pending')
 $$;
 
 -- A family's promises, by two ranges of the key: an `or` of them would be looked for in the whole table.

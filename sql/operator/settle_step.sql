@@ -27,7 +27,9 @@ begin
   perform _check_step_by_hand(p_operation, v_value, v_error, p_headers);
   perform _check_text(p_reason, 'reason');
   perform _check_actor(p_actor);
-  perform _lock_settling(array[p_id]);
+  if cardinality(_lock_settling(array[p_id])) = 0 then
+    return '{"answer": "unknown", "promise": null}'::jsonb;
+  end if;
   v_now := _clock();
   perform _catch_up(p_id, v_now);
   select * into v_task from task where id = p_id;

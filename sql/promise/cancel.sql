@@ -12,6 +12,8 @@ begin
   perform _check_isolation();
   perform _check_text(p_reason, 'reason');
   perform _check_actor(p_actor);
-  perform _lock_settling(array[p_id]);
+  if cardinality(_lock_settling(array[p_id])) = 0 then
+    return '{"answer": "unknown", "promise": null}'::jsonb;
+  end if;
   return _cancel(p_id, p_reason, p_actor);
 end $$;

@@ -12,6 +12,8 @@ declare
   v_now constant timestamptz := _clock();
   v_promise promise;
 begin
+  p_tags := nullif(p_tags, 'null');
+  p_headers := nullif(p_headers, 'null');
   perform _check_id(p_id, _id_length_max());
   perform _check_span(p_timeout, 'timeout');
   perform _check_payload(p_default, 'default');

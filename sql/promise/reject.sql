@@ -10,6 +10,8 @@ as $$
 begin
   perform _check_isolation();
   perform _check_decision(p_error, 'error', p_headers, p_actor);
-  perform _lock_settling(array[p_id]);
-  return _decide(p_id, 'rejected', p_error, p_headers, p_digest, p_actor);
+  if cardinality(_lock_settling(array[p_id])) = 0 then
+    return '{"answer": "unknown", "promise": null}'::jsonb;
+  end if;
+  return _decide(p_id, 'rejected', p_error, nullif(p_headers, 'null'), p_digest, p_actor);
 end $$;

@@ -12,6 +12,8 @@ as $$
 begin
   perform _check_isolation();
   perform _check_decision(p_value, 'value', p_headers, p_actor);
-  perform _lock_settling(array[p_id]);
-  return _decide(p_id, 'resolved', p_value, p_headers, p_digest, p_actor);
+  if cardinality(_lock_settling(array[p_id])) = 0 then
+    return '{"answer": "unknown", "promise": null}'::jsonb;
+  end if;
+  return _decide(p_id, 'resolved', p_value, nullif(p_headers, 'null'), p_digest, p_actor);
 end $$;

@@ -11,6 +11,7 @@ declare
   v_from constant text := greatest(coalesce(p_prefix, ''), coalesce(p_after, '')) collate "C";
   v_upto constant text := p_prefix || chr(127);
 begin
+  p_tags := nullif(p_tags, 'null');
   if p_state is not null and p_state not in ('pending', 'resolved', 'rejected', 'canceled', 'timedout') then
     raise exception using errcode = 'TR002', message = format('%L is not a state', p_state),
       hint = 'Say pending, resolved, rejected, canceled or timedout.';

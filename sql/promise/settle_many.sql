@@ -9,6 +9,7 @@ create function settle_many(p_items jsonb, p_actor text default null) returns se
 as $$
 declare
   v_item record;
+  v_held text[];
 begin
   perform _check_isolation();
   perform _check_batch(p_items);
@@ -21,14 +22,15 @@ begin
     perform _check_text(v_item.item ->> 'reason', 'reason');
   end loop;
 
-  perform _lock_settling(array(select distinct i.value ->> 'id' from jsonb_array_elements(p_items) i));
+  v_held := _lock_settling(array(select distinct i.value ->> 'id' from jsonb_array_elements(p_items) i));
   for v_item in
     select i.value ->> 'id' as id, i.value ->> 'verb' as verb, i.value as item from jsonb_array_elements(p_items) i
   loop
-    return next case v_item.verb
-      when 'resolve' then _decide(v_item.id, 'resolved', v_item.item -> 'value', nullif(v_item.item -> 'headers', 'null'),
+    return next case
+      when v_item.id is null or v_item.id <> all (v_held) then '{"answer": "unknown", "promise": null}'::jsonb
+      when v_item.verb = 'resolve' then _decide(v_item.id, 'resolved', v_item.item -> 'value', nullif(v_item.item -> 'headers', 'null'),
                                   decode(v_item.item ->> 'digest', 'hex'), p_actor)
-      when 'reject' then _decide(v_item.id, 'rejected', v_item.item -> 'error', nullif(v_item.item -> 'headers', 'null'),
+      when v_item.verb = 'reject' then _decide(v_item.id, 'rejected', v_item.item -> 'error', nullif(v_item.item -> 'headers', 'null'),
                                  decode(v_item.item ->> 'digest', 'hex'), p_actor)
       else _cancel(v_item.id, v_item.item ->> 'reason', p_actor) end;
   end loop;

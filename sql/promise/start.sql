@@ -13,6 +13,9 @@ as $$
 declare
   v_answer jsonb;
 begin
+  p_args := nullif(p_args, 'null');
+  p_tags := nullif(p_tags, 'null');
+  p_headers := nullif(p_headers, 'null');
   perform _check_id_start(p_id);
   if p_on_conflict is null or p_on_conflict not in ('error', 'attach') then
     raise exception using errcode = 'TR002',

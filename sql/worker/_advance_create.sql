@@ -22,7 +22,8 @@ begin
 
   with wanted as materialized (
     select o.*, r.last_seq, r.last_at, r.epoch, o.kind in ('call', 'start') as is_child,
-           o.kind <> 'wait' and row_number() over (partition by o.id, o.kind <> 'wait' order by o.n) = 1 as first
+           o.kind <> 'wait' and o.n <> all (v_over)
+             and row_number() over (partition by o.id, o.kind <> 'wait' and o.n <> all (v_over) order by o.n) = 1 as first
       from rows from (jsonb_to_recordset(p_operations) as (task text, operation text, kind text, issued integer, cohort integer,
              digest bigint, promise text, function text, args jsonb, args_digest text)) with ordinality
              q(task, operation, kind, issued, cohort, digest, promise, function, args, args_digest, n)
@@ -105,9 +106,11 @@ as $$
 declare
   v_ready text[];
 begin
-  with fresh as materialized (
-    select distinct on (o.id) o.*, r.timeout_at as until, r.children + row_number() over wanted > _children_max()
-             or coalesce(o.promise is null and (p_members ->> _family(o.task))::integer + row_number() over members > _family_members_max(), false) as over
+  with missing as materialized (
+    select o.*, r.timeout_at as until, r.children + row_number() over wanted > _children_max()
+             or coalesce(
+               o.promise is null and strpos(o.task, '~') > 0  -- a root is bounded by itself, whoever asks beside it
+               and (p_members ->> _family(o.task))::integer + row_number() over members > _family_members_max(), false) as over
       from rows from (jsonb_to_recordset(p_operations) as (task text, operation text, kind text, timeout bigint, "default" jsonb,
              has_default boolean, default_headers jsonb, title text, tags jsonb, promise text, function text, args jsonb,
              args_headers jsonb, args_digest text, queue text, priority smallint, delay bigint)) with ordinality
@@ -121,7 +124,9 @@ begin
        and (select p.state from promise p where p.id = o.id) is null
     window wanted as (partition by o.task order by o.kind <> 'promise', o.n),
            members as (partition by _family(o.task), o.promise is null order by o.kind <> 'promise', o.n)
-     order by o.id, o.n
+  ), fresh as materialized (
+    -- asked for twice, it is made by the first that may
+    select distinct on (id) * from missing where not over order by id, n
   ), made as (
     insert into promise as p (id, function, queue, args, args_headers, args_digest, tags, title, parent, created_at, timeout_at,
                               expires_at, open_at, has_default, default_value, default_headers)
@@ -134,7 +139,6 @@ begin
       from fresh f cross join lateral (
         select f.kind in ('call', 'start') as is_child, case when f.kind in ('call', 'start') then f.function end as function,
                case when f.kind = 'call' then least(p_now + _span(f.timeout), f.until) else p_now + _span(f.timeout) end as until) c
-     where not f.over
      order by f.id
     on conflict (id) do nothing
     returning p.id, p.function, p.queue, p.timeout_at
@@ -152,7 +156,7 @@ begin
     select t.id, '~delay', 'delay', p_now + _span(f.delay), 0
       from tasks t join fresh f on f.id = t.id where t.state = 'suspended'
   )
-  select array(select id from made), array(select n from fresh where over), array(select id from tasks where state = 'ready')
+  select array(select id from made), array(select n from missing where over), array(select id from tasks where state = 'ready')
     into made, over, v_ready;
   if cardinality(v_ready) > 0 then
     perform _wake(v_ready);

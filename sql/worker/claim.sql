@@ -36,7 +36,7 @@ declare
 begin
   perform _check_isolation();
   perform _check_claim(p_worker, p_queues, p_lanes, v_pins, p_limit, p_lease);
-  perform _present(p_worker, p_queues, p_lanes, p_sleeping, p_lease, p_info, v_now);
+  perform _present(p_worker, p_queues, p_lanes, coalesce(p_sleeping, false), p_lease, p_info, v_now);
 
   foreach v_suffix in array case when p_alone then array['!', ''] else array[''] end loop
     v_limit := case when v_suffix = '!' then 1 else p_limit end;
@@ -110,6 +110,10 @@ begin
   elsif p_queues is null or p_lanes is null or cardinality(p_pins) <> cardinality(p_lanes) then
     raise exception using errcode = 'TR002', message = 'queues, lanes and pins do not fit together',
       hint = 'Give at least one queue and one lane, and as many pins as lanes (or none).';
+  elsif array_ndims(p_lanes) > 1 or array_position(p_lanes, null) is not null
+    or exists (select from unnest(p_pins) p(pin) where pin is null or pin !~ '@[1-9][0-9]{0,8}$') then
+    raise exception using errcode = 'TR002', message = 'a lane is null, or a pin says no version',
+      hint = 'A lane is the name of a function or name@version; a pin is name@version, the version a number from 1.';
   elsif p_lease is null or p_lease not between interval '1 second' and interval '1 day' then
     raise exception using errcode = 'TR002', message = format('a lease of %s', coalesce(p_lease::text, 'null')),
       hint = 'A lease lies between 1 second and 1 day.';

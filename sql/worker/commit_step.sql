@@ -3,6 +3,8 @@
 -- touches nothing but the task's row and its journal. That row stays locked until the commit: whoever looks after an answer to
 -- COMMIT was lost is told `busy` until it is known, and what happened from then on. Above READ COMMITTED a row that changed
 -- since the snapshot is a 40001, for which the caller runs the whole transaction again, as for any other.
+-- Nothing but COMMIT is to come: a session that is idle for 10 s then (unless it has a limit of its own) is ended by Postgres,
+-- since a caller whose connection died without a word would hold the row for hours.
 --
 --   ok        the outcome is in the journal at `seq`, `at` (microseconds), if the transaction commits
 --   recorded  this operation has its event already: roll back, its effect is there or was decided by hand
@@ -51,6 +53,9 @@ begin
           nullif(p_headers, 'null'), greatest(v_now, v_task.last_at), v_task.epoch);
   update task t set last_seq = t.last_seq + 1, last_at = greatest(v_now, t.last_at), attempts = 0 where t.id = p_task;
   delete from wait where task = p_task and operation = p_operation;
+  if current_setting('idle_in_transaction_session_timeout') = '0' then
+    perform set_config('idle_in_transaction_session_timeout', '10s', true);
+  end if;
   return query select 'ok', v_task.last_seq + 1, _micros(greatest(v_now, v_task.last_at));
 end $$;
 

@@ -104,7 +104,7 @@ begin
       from (select task, count(*) filter (where kind = 'timer')::integer as events from gone group by task) n
      where t.id = n.task and t.id = any (v_ids)
   )
-  select count(*) into v_fired from gone;
+  select count(*)::integer into v_fired from gone;
   if v_fired > 0 then
     perform _wake(v_ids);
   end if;

@@ -440,6 +440,7 @@ def test_an_operator_asks_a_child_that_has_begun_and_ends_one_that_has_not(sql: 
     assert drain(sql) == [0]
 
 
+@pytest.mark.unrecorded("what is read is counted")
 def test_what_is_closed_reads_nothing_else(sql: Sql, w: Worker) -> None:
     """The pinned plans hold for fan-out and closing too, at tables that nobody has analysed."""
     crowd = 3000

@@ -199,6 +199,30 @@ def test_what_is_owed_a_cancel_stays_until_it_had_it(sql: Sql, worker: Worker, c
     assert sql.purge(timedelta(days=29)) == 2
 
 
+def test_the_oldest_go_first_past_those_that_stay(sql: Sql, worker: Worker, clock: Clock) -> None:
+    """One at a time, and three in front of them stay: each is waited for."""
+    names = ["s1", "s2", "s3", "c", "b", "a", "awaits"]
+    for each in names:
+        sql.start(each, "f")
+    worker.claim()
+    worker.advance(
+        turn("awaits", 1, 0),
+        operations=[
+            wait("awaits", each, f"{each}~p")
+            for each in ("s1", "s2", "s3")
+            if sql.create_promise(f"{each}~p")
+        ],
+    )
+    for each in names[:-1]:
+        worker.finish(each, 1, 0)
+        clock.advance(timedelta(seconds=1))
+    clock.advance(timedelta(days=30))
+    for gone in ("c", "b", "a"):
+        assert (sql.purge(timedelta(days=29), 1), sql.state(gone)) == (1, None)
+    assert sql.purge(timedelta(days=29), 1) == 0
+    assert {sql.state(each) for each in ("s1", "s2", "s3")} == {"resolved"}
+
+
 def test_once_purged_an_id_is_free(old: Sql) -> None:
     assert old.start("done", "f")["answer"] == "attached"
     old.purge(timedelta(days=29))
@@ -237,6 +261,29 @@ def test_a_child_with_an_id_of_its_own_is_a_family_that_goes_too(
     worker.finish("w", 2, 1)
     clock.advance(timedelta(days=30))
     assert sql.purge(timedelta(days=29)) == 2
+
+
+def test_i11_what_stands_below_a_pending_ancestor_stays(sql: Sql, worker: Worker, clock: Clock) -> None:
+    """Children with IDs of their own are families of their own; the one between them has ended long ago."""
+    sql.start("top", "f")
+    worker.claim()
+    worker.advance(
+        turn("top", 1, 0, "suspend"), operations=[call("top", "c", promise="middle"), promise("top", "p")]
+    )
+    worker.claim()
+    worker.advance(turn("middle", 1, 0, "suspend"), operations=[call("middle", "c", promise="bottom")])
+    worker.claim()
+    worker.finish("bottom", 1, 0, 1)
+    (claimed,) = worker.claim()
+    worker.finish("middle", claimed["epoch"], claimed["last_seq"], 2)
+    clock.advance(timedelta(days=2))
+    assert sql.purge(timedelta(days=1)) == 0
+    worker.name = "w2"
+    (claimed,) = worker.claim()
+    sql.resolve("top~p", 3)
+    worker.finish("top", claimed["epoch"], claimed["last_seq"] + 1, 4)
+    clock.advance(timedelta(days=2))
+    assert sql.purge(timedelta(days=1)) == 4
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
+import psycopg
 import pytest
 
 from tests.support.sql import Row, Sql, Worker, call, promise, refused, step, timer, turn, wait
@@ -177,3 +179,63 @@ def test_a_tick_waits_for_no_operator_who_has_not_committed(
         "w~c0": "pending", "w~c1": "canceled", "w~c1~p": "canceled", "w~c2": "pending",
     }  # fmt: skip
     assert [len(sql.events(f"w~c{n}")) for n in (0, 2)] == [1, 1]
+
+
+@pytest.fixture
+def small_limits(db: psycopg.Connection[Any]) -> None:
+    """Two children a workflow, three members a family."""
+    for name, limit in (("children", 2), ("family_members", 3)):
+        db.execute(
+            f"create or replace function _{name}_max() returns integer language sql immutable as $$ select {limit} $$".encode()
+        )
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_one_that_may_not_be_made_leaves_the_id_to_one_that_may(sql: Sql, worker: Worker) -> None:
+    """The first to ask for an ID was beyond its limit, and who asked for it after him in the same call got 55P03, whenever that
+    was sent again."""
+    for name in ("a", "b"):
+        sql.start(name, "f")
+    worker.claim()
+    worker.advance(turn("a", 1, 0), operations=[promise("a", "p"), promise("a", "q")])
+    answers = worker.advance(
+        turn("a", 1, 0),
+        turn("b", 1, 0),
+        operations=[call("a", "c", promise="k"), call("b", "c", promise="k")],
+    )
+    (refusal,) = answers["a"]["entries"]
+    assert (refusal["state"], refusal["error"]["type"]) == ("rejected", "troth.errors.LimitExceeded")
+    assert (answers["b"]["answer"], answers["b"]["entries"]) == ("ok", None)
+    made = sql.query(
+        "select p.parent, t.children from promise p join task t on t.id = p.parent where p.id = 'k'"
+    )
+    assert made == [{"parent": "b", "children": 1}]
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_two_that_may_not_be_made_are_both_told(sql: Sql, worker: Worker) -> None:
+    sql.start("a", "f")
+    worker.claim()
+    worker.advance(turn("a", 1, 0), operations=[promise("a", "p"), promise("a", "q")])
+    answer = worker.advance(
+        turn("a", 1, 0), operations=[call("a", "c", promise="k"), call("a", "d", promise="k")]
+    )["a"]
+    assert [(each["operation"], each["error"]["type"]) for each in answer["entries"]] == [
+        ("c", "troth.errors.LimitExceeded"),
+        ("d", "troth.errors.LimitExceeded"),
+    ]
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_full_family_refuses_its_root_nothing_for_who_asks_beside_it(sql: Sql, worker: Worker) -> None:
+    """Whether a root was held to the limit of its family depended on the other turns of the call."""
+    sql.start("a", "f")
+    worker.claim()
+    worker.advance(turn("a", 1, 0), operations=[call("a", "c")])
+    worker.claim()
+    worker.advance(turn("a~c", 1, 0), operations=[promise("a~c", "p"), promise("a~c", "q")])
+    answers = worker.advance(
+        turn("a", 1, 0), turn("a~c", 1, 0), operations=[promise("a", "p"), call("a~c", "d")]
+    )
+    assert (answers["a"]["answer"], answers["a"]["entries"]) == ("ok", None)
+    assert answers["a~c"]["entries"][0]["error"]["type"] == "troth.errors.LimitExceeded"

@@ -303,6 +303,7 @@ def test_s91_a_lost_answer_loses_nothing(sql: Sql, worker: Worker, clock: Clock)
     assert sql.state("w") == "resolved"
 
 
+@pytest.mark.unrecorded("what is read is counted")
 def test_s94_work_that_is_not_for_us_costs_a_claim_nothing(sql: Sql, worker: Worker, dsn: str) -> None:
     """By pages read, which no machine makes slower: a hundred thousand strangers in our queue, and as many not yet due."""
     few = _pages_of_a_claim(sql, worker, "before")

@@ -33,7 +33,7 @@ def worker(
     name: str | None = None,
     grace: Duration = timedelta(seconds=10),
     listen_dsn: str | None = None,
-    prepared: bool = True,
+    prepared: Annotated[bool, Parameter(negative="--no-prepared")] = True,
     session: Asked,
 ) -> int:
     """Run workflows until SIGTERM or Ctrl-C.
@@ -51,7 +51,7 @@ def worker(
     :param name: What the worker is called in lists and logs; the host and process unless given.
     :param grace: How long steps that are under way may take when it is told to stop.
     :param listen_dsn: Where to listen, if the other DSN leads through a pooler.
-    :param prepared: Whether statements are prepared by name; not behind a pooler in transaction mode.
+    :param prepared: Prepare statements by name; --no-prepared behind a pooler in transaction mode.
     """
     from troth.cli.loading import load_workflows
 

@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from troth import calls
-from troth.errors import Unreachable
+from troth.errors import DatabaseError, Unreachable
 from troth.gateway.pool import Pool
 from troth.model import PromiseInfo
 
@@ -20,6 +20,8 @@ LOOK_LONGEST_S: Final = 0.5
 LOOK_FACTOR: Final = 1.5
 LOOK_BATCH_MAX: Final = 1000
 OUTAGE_LONGEST_S: Final = 30.0
+_PASSES: Final = ("25006", "53", "57014", "58")
+"""Read-only (a standby), full, too slow for somebody's limit, a failing disk: an outage like another."""
 
 
 class Lookout:
@@ -67,7 +69,10 @@ class Lookout:
                         if promise.settled:
                             self._tell(promise)
                 self._unreachable_since = None
-            except Unreachable as error:
+            except (Unreachable, DatabaseError) as error:
+                if isinstance(error, DatabaseError) and not error.code.startswith(_PASSES):
+                    self._fail(error)
+                    continue
                 now = time.monotonic()
                 self._unreachable_since = self._unreachable_since or now
                 if now - self._unreachable_since > OUTAGE_LONGEST_S:

@@ -2,12 +2,14 @@
 
 No connection is held while user code runs. `prepared=False` suits a pooler in transaction mode: no statement is kept by
 name. A connection that broke is replaced; the call that met it is repeated once where the caller says that it may be
-(every verb of a client is idempotent).
+(every verb of a client is idempotent). One that gives no answer where Postgres would have given it long ago counts as broken:
+a way that fell silent is told to nobody, and the kernel gives it up after a quarter of an hour.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -17,6 +19,17 @@ import asyncpg
 from troth.calls import Call
 from troth.errors import TrothError, Unreachable
 from troth.gateway.failures import parse_dsn, place_of, translated
+
+CONNECT_S: Final = 10.0
+SILENT_AFTER_S: Final = 20.0
+"""How long an answer may take of a function that waits for nobody's rows."""
+WAITING_FOR_NOBODY: Final = frozenset(
+    {"claim", "advance", "heartbeat", "tick", "leave", "journal", "get"},
+)
+HINT_S: Final = 2.0
+"""How long a hint may take to arrive."""
+GIVE_BACK_S: Final = 5.0
+"""How long a connection whose call was given up may take to confirm that; then it is dropped."""
 
 T = TypeVar("T")
 
@@ -45,8 +58,11 @@ class Pool:
     async def _run(self, call: Call[T]) -> T:
         try:
             pool = self._pool or await self._open()
-            async with pool.acquire() as connection:
-                return call.read(await connection.fetch(call.text(self.schema, "dollar"), *call.values))
+            connection = await pool.acquire()
+            try:
+                return call.read(await self._fetch(connection, call))
+            finally:
+                await _given_back(pool, connection)
         except TrothError:
             raise
         except Exception as error:
@@ -54,6 +70,20 @@ class Pool:
             if ours is None:
                 raise
             raise ours from error
+
+    async def _fetch(self, connection: Any, call: Call[Any]) -> list[Any]:
+        patience_s = SILENT_AFTER_S if call.function in WAITING_FOR_NOBODY else None
+        try:
+            rows: list[Any] = await connection.fetch(
+                call.text(self.schema, "dollar"), *call.values, timeout=patience_s
+            )
+        except TimeoutError as error:
+            connection.terminate()
+            raise Unreachable(
+                f"Postgres {self.place} gave no answer to {call.function} within {patience_s:g} s.",
+                hint="The connection is dropped. Look at the network between, and at what the server is busy with.",
+            ) from error
+        return rows
 
     async def _open(self) -> asyncpg.Pool[Any]:
         async with self._opening:
@@ -64,7 +94,7 @@ class Pool:
                     max_size=self._size,
                     max_inactive_connection_lifetime=60.0,
                     statement_cache_size=100 if self._prepared else 0,
-                    timeout=10.0,
+                    timeout=CONNECT_S,
                     server_settings={"application_name": "troth"},
                     reset=_leave_as_it_is,
                 )
@@ -77,9 +107,18 @@ class Pool:
             await pool.close()
 
 
+async def _given_back(pool: asyncpg.Pool[Any], connection: Any) -> None:
+    with contextlib.suppress(TimeoutError):  # it is dropped then
+        await pool.release(connection, timeout=GIVE_BACK_S)
+
+
 async def _leave_as_it_is(connection: object) -> None:
     """Our calls leave nothing behind on a connection: the driver's reset would cost a round trip each."""
     del connection
+
+
+class Deaf(Exception):
+    """Somebody stands between who takes a LISTEN and hands no NOTIFY back."""
 
 
 class Ear:
@@ -90,26 +129,48 @@ class Ear:
         self._place = place_of(dsn)
         self._channel = channel
         self._heard = heard
+        self._hint = asyncio.Event()
         self._connection: asyncpg.Connection[Any] | None = None
 
     async def open(self) -> None:
-        """Connect and listen. Raises `Unreachable`."""
+        """Connect and listen. Raises `Unreachable`, or `Deaf` behind a pooler that hands on no hints."""
         try:
             self._connection = await asyncpg.connect(
                 self._url,
-                timeout=10.0,
+                timeout=CONNECT_S,
                 statement_cache_size=0,
                 server_settings={"application_name": "troth listener"},
             )
-            await self._connection.add_listener(self._channel, self._on_notice)
+            await asyncio.wait_for(self._connection.add_listener(self._channel, self._on_notice), CONNECT_S)
+            served_by = await self._connection.fetchval("select pg_backend_pid()", timeout=CONNECT_S)
+            if served_by != self._connection.get_server_pid():
+                await self._try()
+        except Deaf:
+            raise
         except Exception as error:
             ours = translated(error, self._place)
             if ours is None:
                 raise
             raise ours from error
 
+    async def _try(self) -> None:
+        """There is a pooler: only a hint that arrives tells whether hints do."""
+        other = await asyncpg.connect(self._url, timeout=CONNECT_S, statement_cache_size=0)
+        try:
+            self._hint.clear()
+            await other.execute(f"select pg_notify('{self._channel}', '')", timeout=CONNECT_S)
+            await asyncio.wait_for(self._hint.wait(), HINT_S)
+        except TimeoutError:
+            raise Deaf(
+                f"A pooler at {self._place.removeprefix('at ')} takes LISTEN and hands no NOTIFY back: give the client a "
+                "listen_dsn that leads to Postgres itself."
+            ) from None
+        finally:
+            other.terminate()
+
     def _on_notice(self, connection: object, pid: int, channel: str, payload: object) -> None:
         del connection, pid, channel, payload
+        self._hint.set()
         self._heard()
 
     async def probe(self, timeout_s: float) -> None:

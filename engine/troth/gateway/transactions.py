@@ -1,7 +1,8 @@
 """Connections for `ctx.transaction`: user code's SQL and the record of its outcome, in one transaction.
 
 They are a pool of their own with a named limit, since user code holds them for as long as it runs. Whatever goes wrong, the
-connection is rolled back or dropped before another may have it.
+connection is rolled back or dropped before another may have it. Our own part of it waits for nobody's rows, so a server that
+gives no answer to it counts as gone; how long user code may take is its step's timeout.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import asyncpg
 from troth.calls import Call
 from troth.codec import Sealed
 from troth.errors import InvalidArgument, Unreachable
+from troth.gateway import pool as pools
 from troth.gateway.failures import place_of, translated
 from troth.gateway.pool import asyncpg_url
 from troth.model import Committed
@@ -88,7 +90,8 @@ class Transactions:
     ) -> tuple[Committed, Sealed]:
         transaction = connection.transaction(isolation=isolation)
         try:
-            await transaction.start()
+            async with asyncio.timeout(pools.SILENT_AFTER_S):
+                await transaction.start()
         except Exception as error:
             if self._is_away(error):
                 raise InDoubt(str(error)) from error
@@ -112,7 +115,8 @@ class Transactions:
                 raise Conflicted(str(error)) from error
             raise
         try:
-            await transaction.commit()
+            async with asyncio.timeout(pools.SILENT_AFTER_S):
+                await transaction.commit()
         except Exception as error:
             if _is_conflict(error):
                 raise Conflicted(str(error)) from error
@@ -127,7 +131,13 @@ class Transactions:
     async def _record(self, connection: Any, call: Call[Committed]) -> Committed:
         pause, waited = BUSY_FIRST_S, 0.0
         while True:
-            rows = await connection.fetch(call.text(self._schema, "dollar"), *call.values)
+            try:
+                rows = await connection.fetch(
+                    call.text(self._schema, "dollar"), *call.values, timeout=pools.SILENT_AFTER_S
+                )
+            except TimeoutError:
+                _drop(connection)
+                raise
             committed = call.read(rows)
             if committed.answer == "ok":
                 return committed
@@ -148,7 +158,7 @@ class Transactions:
                     max_size=self._size,
                     max_inactive_connection_lifetime=60.0,
                     statement_cache_size=100 if self._prepared else 0,
-                    timeout=10.0,
+                    timeout=pools.CONNECT_S,
                     server_settings={"application_name": "troth transactions"},
                 )
             return self._pool
@@ -176,17 +186,20 @@ def _is_conflict(error: BaseException) -> bool:
 
 async def _rolled_back(connection: Any, transaction: Any) -> None:
     try:
-        await transaction.rollback()
+        async with asyncio.timeout(pools.GIVE_BACK_S):
+            await transaction.rollback()
+    except TimeoutError:
+        _drop(connection)
     except Exception:  # noqa: BLE001 — the function ended it itself, and began another one perhaps
         try:
-            await connection.execute("rollback")
+            await connection.execute("rollback", timeout=pools.GIVE_BACK_S)
         except Exception:  # noqa: BLE001 — a connection that cannot even roll back is of no use to anybody
             _drop(connection)
 
 
 async def _given_back(pool: asyncpg.Pool[Any], connection: Any) -> None:
     try:
-        await pool.release(connection)
+        await pool.release(connection, timeout=pools.GIVE_BACK_S)
     except Exception:  # noqa: BLE001 — it broke: the pool makes a new one
         _drop(connection)
 

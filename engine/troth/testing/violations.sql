@@ -1,7 +1,7 @@
 -- What is wrong in a namespace, as rows: which invariant, whose row, how. No row means that every invariant below holds.
 --
--- Only invariants that one state can show are here. Those about pairs of states (I7-I12, I23-I29, I33, I35, I39, I43-I45,
--- I52) are held by tests of the verbs; of some a shadow falls on a single state, and that shadow is here (I34, I40, I46, I48).
+-- Only invariants that one state can show are here, and of some about pairs of states the shadow that falls on a single one
+-- (I34, I40, I46, I48). Pairs themselves are judged in the tests, by a log of row changes (tests/proof/invariants).
 -- I49 (links) and I51 (effects of steps, a ledger that tests keep) have no tables yet. I31, I36 (uniqueness) and I6 are
 -- also held by keys and CHECKs: they stand here too, since a later migration may loosen one.
 -- I32 is a report: two workflows that wait for each other are legal, and will wait until one times out.

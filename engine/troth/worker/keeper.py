@@ -18,7 +18,7 @@ import structlog
 
 from troth import calls
 from troth.errors import TrothError, WorkerDead
-from troth.gateway.pool import Ear, Pool
+from troth.gateway.pool import Deaf, Ear, Pool
 from troth.model import HeldNews
 from troth.worker.watchdog import LEAVE_AFTER_S, NAMED_AFTER_S, Watchdog
 
@@ -27,6 +27,8 @@ PROBE_TIMEOUT_S: Final = 4.0
 """A listener that died in silence is noticed within the two together."""
 RECONNECT_FIRST_S: Final = 0.1
 RECONNECT_LONGEST_S: Final = 5.0
+DEAF_AGAIN_S: Final = 300.0
+"""When a way that hands on no hints is tried again."""
 
 _log = structlog.get_logger("troth.worker")
 
@@ -178,10 +180,14 @@ class Keeper:
                 while True:
                     await asyncio.sleep(PROBE_EVERY_S)
                     await ear.probe(PROBE_TIMEOUT_S)
+            except Deaf as error:
+                _log.warning("hints do not arrive; polling instead", worker=self._worker, error=str(error))
+                pause = DEAF_AGAIN_S
             except (TrothError, TimeoutError, OSError) as error:
+                pause = min(pause, RECONNECT_LONGEST_S)
                 _log.warning("not listening; polling meanwhile", worker=self._worker, error=str(error))
             finally:
                 ear.close()
                 self._tell_host(self._ears.listening, False)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 — jitter
-            pause = min(pause * 2, RECONNECT_LONGEST_S)
+            pause = min(pause * 2, max(pause, RECONNECT_LONGEST_S))

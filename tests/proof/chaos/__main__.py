@@ -20,7 +20,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import psycopg
 
@@ -28,7 +28,7 @@ from tests.proof.chaos import checks
 from tests.proof.chaos.breakages import BREAKAGES, break_functions, breakage_settings
 from tests.proof.chaos.checks import say
 from tests.proof.chaos.clients import Book, Clients
-from tests.proof.chaos.ground import Api, Crew, Database, tails
+from tests.proof.chaos.ground import Api, Crew, Database, leave, tails
 from tests.proof.chaos.ledger import TABLES
 from tests.proof.chaos.load import Load
 from tests.proof.chaos.storm import APIS, Storm
@@ -50,7 +50,7 @@ LEAST: Final = {"workflows": (1000, 10_000), "workers": (60, 1000), "postgres": 
 
 def main() -> int:
     asked = _asked()
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     place = Path(tempfile.mkdtemp(prefix="troth-chaos-"))
     place.chmod(0o711)
     (place / "logs").mkdir()
@@ -80,11 +80,6 @@ def main() -> int:
         say(f"WRONG: {each}")
     say("failed" if wrong else "nothing was lost, doubled or wedged")
     return 1 if wrong else 0
-
-
-def _leave(number: int, _frame: object) -> NoReturn:
-    """By way of every `finally`: no process is left behind."""
-    raise SystemExit(128 + number)
 
 
 class _Run:
@@ -160,6 +155,8 @@ class _Run:
         guard = begun + self._asked.seconds * OVERTIME + 300
         while time.monotonic() - begun < self._asked.seconds or self._missing():
             await asyncio.sleep(0.5)
+            late = time.monotonic() - begun > self._asked.seconds
+            self._storm.abating = late and not any("kills" in each for each in self._missing())
             if any(job.done() for job in jobs) or time.monotonic() > guard:
                 return
             if self._book.contradicted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,7 @@ from troth.testing.violations import violations
 
 LOOK_S = 0.25
 SHOWN_MAX = 20
+OVERDUE_S_MAX = 30.0
 
 
 async def resume_the_unlucky(troth: Troth, book: Book) -> None:
@@ -67,15 +69,22 @@ def _in_postgres(dsn: str, book: Book) -> list[str]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("analyze")
         wrong = broken_promises(connection)
-        wrong += [
-            f"violation of {each.invariant}: {each.id}: {each.detail}"
-            for each in violations(connection, liveness=True)
-        ]
+        wrong += _violations(connection)
         wrong += [
             f"{id} has not ended: {state}, {reason}"
             for id, state, reason in connection.execute("select id, state, reason from troth.tasks")
         ]
         return (wrong + _lost(connection, book))[:SHOWN_MAX]
+
+
+def _violations(connection: psycopg.Connection[Any]) -> list[str]:
+    """The invariants. What is only overdue (I47) is given the time that a machine with other work takes."""
+    until = time.monotonic() + OVERDUE_S_MAX
+    while True:
+        found = violations(connection, liveness=True)
+        if not found or {each.invariant for each in found} != {"I47"} or time.monotonic() > until:
+            return [f"violation of {each.invariant}: {each.id}: {each.detail}" for each in found]
+        time.sleep(LOOK_S)
 
 
 def _lost(connection: psycopg.Connection[Any], book: Book) -> list[str]:

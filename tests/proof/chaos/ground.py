@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import httpx
 import psutil  # type: ignore[import-untyped, unused-ignore]
@@ -70,7 +70,7 @@ class Database:
         postmaster.suspend()  # it cannot fork now
         children = postmaster.children(recursive=True)
         if self._settings.get("synchronous_commit") == "off":
-            _die([child for child in children if "walwriter" in " ".join(child.cmdline())])
+            _die([child for child in children if _is_called(child, "walwriter")])
             time.sleep(FORGETFUL_S)  # the others go on, and nobody writes down what they say
         return _die([*children, postmaster])
 
@@ -87,6 +87,12 @@ class Database:
 
     def _started(self) -> Postgres:
         return Postgres.start(self._home, port=self._port, prefer=self._prefer, settings=self._settings)
+
+
+def _is_called(process: psutil.Process, name: str) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return name in " ".join(process.cmdline())
+    return False
 
 
 def _die(processes: list[psutil.Process]) -> int:
@@ -107,8 +113,41 @@ class Api:
         self.port = free_port(chance)
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
 
     def spawn(self) -> None:
+        """Start it."""
+        with self._lock:
+            self._spawn()
+
+    def kill(self) -> None:
+        """Kill it."""
+        with self._lock:
+            self._kill()
+
+    def again(self) -> None:
+        """Kill it, and start the next one."""
+        with self._lock:
+            self._kill()
+            self._spawn()
+
+    def mend(self) -> bool:
+        """Start it again if it ended by itself (Postgres was away when it began); whether it had."""
+        with self._lock:
+            if not self.ended():
+                return False
+            self._kill()
+            self._spawn()
+            return True
+
+    def ended(self) -> bool:
+        """Whether it does not run. Nobody waits for it before `_kill` does: until then its number is its own."""
+        if self._process is None:
+            return True
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def _spawn(self) -> None:
+        assert self._process is None
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "troth_api", "--port", str(self.port)],
@@ -120,17 +159,13 @@ class Api:
                 start_new_session=True,
             )
 
-    def kill(self) -> None:
-        """SIGKILL for it and its own workers. Nobody has waited for the leader of the group, so its number is still its own."""
+    def _kill(self) -> None:
+        """SIGKILL for it and its own workers."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
-
-    def ended(self) -> bool:
-        """Whether it ended by itself (Postgres was away when it began)."""
-        return self._process is None or self._process.poll() is not None
 
     async def ready(self) -> bool:
         """Wait until it answers; False if it ended instead."""
@@ -201,3 +236,8 @@ def tails(logs: Path, postgres: Path) -> str:
         parts.append(f"--- {path}")
         parts += texts[path].splitlines()[-TAIL_LINES:]
     return "\n".join(parts)
+
+
+def leave(number: int, _frame: object) -> NoReturn:
+    """What SIGTERM does: end by way of every `finally`, so that no process is left behind."""
+    raise SystemExit(128 + number)

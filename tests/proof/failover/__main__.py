@@ -16,6 +16,7 @@ import asyncio
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ from typing import Final
 
 from tests.proof.chaos import checks
 from tests.proof.chaos.clients import Book, Clients, Contradicted
-from tests.proof.chaos.ground import Crew, tails
+from tests.proof.chaos.ground import Crew, leave, tails
 from tests.proof.chaos.load import Load
 from tests.proof.failover.ground import Pair, made_template
 from troth import Troth
@@ -42,6 +43,7 @@ CALM_S_MAX: Final = 60.0
 
 def main() -> int:
     asked = _asked()
+    signal.signal(signal.SIGTERM, leave)
     place = Path(tempfile.mkdtemp(prefix="troth-failover-"))
     place.chmod(0o711)
     chance = random.Random(f"ports {time.time_ns()}")

@@ -97,8 +97,9 @@ class Node:
     def silence(self) -> None:
         """Stop what sends the log to standbys: from now on they hear nothing, and are not told so."""
         for child in self._children():
-            if "walsender" in " ".join(child.cmdline()):
-                child.suspend()
+            with suppress(psutil.NoSuchProcess):  # a session may end at this moment
+                if "walsender" in " ".join(child.cmdline()):
+                    child.suspend()
 
     def kill(self) -> None:
         """SIGKILL for it and all its children."""
@@ -186,10 +187,13 @@ def made_template(place: Path, prefer: str | None, chance: random.Random) -> Bin
     server = server_at(place, place.parent)
     initialize(server, binaries, synced=False)
     node = Node(server, binaries, free_port(chance))
-    node.start()
-    migrate(node.dsn)
-    with psycopg.connect(node.dsn, autocommit=True) as connection:
-        install_violations(connection)
-        connection.execute(TABLES)
-    node.rest()
+    try:
+        node.start()
+        migrate(node.dsn)
+        with psycopg.connect(node.dsn, autocommit=True) as connection:
+            install_violations(connection)
+            connection.execute(TABLES)
+        node.rest()
+    finally:
+        node.kill()
     return binaries

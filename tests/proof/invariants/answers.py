@@ -50,6 +50,11 @@ class Answers:
             for row in answers:
                 self._said_claimed(sql, row)
 
+    @property
+    def heard_anything(self) -> bool:
+        """Whether there is anything to be judged."""
+        return bool(self._settled or self._claims or self._broken)
+
     def judge(self, sql: Sql) -> list[Violation]:
         """What was wrong in the answers about the namespace that `sql` speaks to."""
         return [*self._broken, *self._not_stored(sql), *self._not_issued(sql)]

@@ -26,8 +26,6 @@ _FILES: Final = tuple(
     for name in ("changes.sql", "transitions.sql", "judged.sql", "situations.sql")
 )
 
-_TABLES: Final = ("promise", "task", "checkpoint", "wait", "worker", "schedule", "audit")
-
 LOG_BYTES_MAX: Final = 1024 * 1024
 """A log that has grown beyond this gives its pages back when it is forgotten."""
 
@@ -70,12 +68,19 @@ def violated_changes(
     """
     query: LiteralString = """
         select inv, id, detail from {}.transitions_violated where not by_hand or %s order by 1, 2, 3 limit 100"""
+    if not _any_change(connection, schema):
+        return []
     rows = _ask(connection, sql.SQL(query).format(sql.Identifier(_changes(schema))), [by_hand])
     return [Violation(*row) for row in rows] + _crossings(connection, schema)
 
 
 def judged_changes(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) -> dict[tuple[str, str], int]:
-    """How many changes each invariant has judged, by (invariant, kind of change); those never met with 0."""
+    """How many changes each invariant has judged, by (invariant, kind of change); those never met with 0.
+
+    Nothing at all where nothing has changed.
+    """
+    if not _any_change(connection, schema):
+        return {}
     beside = 0
     if len(logged(connection)) > 1:
         query: LiteralString = "select count(distinct xid) from {}.change"
@@ -100,14 +105,15 @@ def _counted(connection: Connection[Any], schema: str, view: str) -> dict[tuple[
 
 def forget_changes(connection: Connection[Any], schema: str = DEFAULT_SCHEMA) -> None:
     """Begin the log anew."""
-    for name in _TABLES:
-        table = sql.Identifier(_changes(schema), f"{name}_change")
-        connection.execute(sql.SQL("delete from {}").format(table))
-        (size,) = connection.execute(
-            "select pg_table_size(%s::regclass)", [table.as_string(connection)]
-        ).fetchone() or (0,)
-        if size > LOG_BYTES_MAX and connection.autocommit:
-            connection.execute(sql.SQL("vacuum {}").format(table))
+    changes = _changes(schema)
+    connection.execute(sql.SQL("delete from {}.change").format(sql.Identifier(changes)))
+    large = connection.execute(
+        """select oid::regclass::text from pg_class
+            where relnamespace = %s::regnamespace and relkind = 'r' and pg_table_size(oid) > %s""",
+        [changes, LOG_BYTES_MAX],
+    ).fetchall()
+    for (name,) in large if connection.autocommit else []:
+        connection.execute(f"vacuum {name}".encode())
 
 
 def logged(connection: Connection[Any]) -> list[str]:
@@ -116,6 +122,12 @@ def logged(connection: Connection[Any]) -> list[str]:
         "select nspname from pg_namespace where nspname like '%\\_changes' order by 1"
     ).fetchall()
     return [name.removesuffix("_changes") for (name,) in rows]
+
+
+def _any_change(connection: Connection[Any], schema: str) -> bool:
+    query: LiteralString = "select exists (select from {}.change)"
+    row = connection.execute(sql.SQL(query).format(sql.Identifier(_changes(schema)))).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _crossings(connection: Connection[Any], schema: str) -> list[Violation]:

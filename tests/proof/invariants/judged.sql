@@ -72,12 +72,14 @@ union all
 select 'I33', k.kind, count(w.task)
   from (values ('settled'), ('instant passed'), ('task ended'), ('had its outcome'), ('given up')) k(kind)
   left join (select w.*, case
-      when w.task_state is null then 'task ended'
+      when e.id is not null then 'task ended'
       when w.promise_state <> 'pending' then 'settled'
       when t.task is not null and w.kind = 'retry' then 'had its outcome'
       when w.passed then 'instant passed'
       when t.task is null then 'given up' end as reason
-      from waits w left join told t on t.xid = w.xid and t.task = w.task and t.operation = w.operation) w on w.reason = k.kind
+      from waits w
+      left join told t on t.xid = w.xid and t.task = w.task and t.operation = w.operation
+      left join (select distinct xid, (old).id as id from task_change where op = 'delete') e on e.xid = w.xid and e.id = w.task) w on w.reason = k.kind
  group by k.kind
 union all
 select 'I34', format('the awaiter was %s', k.kind), count(w.task)

@@ -106,4 +106,4 @@ def table(counts: Reached) -> list[str]:
 
 
 def _kinds(inv: str, kinds: Iterable[str], total: int) -> Iterable[str]:
-    return [NOT_BUILT[inv]] if inv in NOT_BUILT and not total else kinds
+    return [NOT_BUILT[inv]] if inv in NOT_BUILT and not total else sorted(kinds)

@@ -11,8 +11,9 @@ import pytest
 
 from tests.proof.invariants.answers import KINDS
 from tests.proof.invariants.changes import judged_changes, judged_situations
+from tests.proof.invariants.held import HEAD, lines
 from tests.proof.invariants.reach import EVERY, NOT_BUILT, never, table
-from tests.support.sql import Connection
+from tests.support.sql import Connection, Sql
 
 ROOT = Path(__file__).parents[3]
 
@@ -69,7 +70,7 @@ def test_an_invariant_that_was_never_met_fails_the_run(tmp_path: Path, processes
     assert "3 passed" in without.stdout
     with_it = run(tmp_path, "-n", processes, times=7)
     assert with_it.returncode == pytest.ExitCode.OK, with_it.stdout + with_it.stderr
-    assert "rows 1, pending → timedout 7" in with_it.stdout
+    assert "pending → timedout 7, rows 1" in with_it.stdout
     assert "NEVER MET" not in with_it.stdout
 
 
@@ -84,7 +85,8 @@ def test_part_of_a_run_shows_the_table_and_judges_nothing(tmp_path: Path, chosen
     assert "NEVER MET" not in part.stdout
 
 
-def test_every_invariant_is_counted_or_said_not_to_be_built(db: Connection) -> None:
+def test_every_invariant_is_counted_or_said_not_to_be_built(sql: Sql, db: Connection) -> None:
+    sql.start("w", "f")
     counted = {inv for inv, _ in (*judged_changes(db), *judged_situations(db), *KINDS)}
     assert set(EVERY) - counted - set(NOT_BUILT) == {"I47"}  # counted where it is tried
     assert never({}) == [inv for inv in EVERY if inv not in NOT_BUILT]
@@ -97,3 +99,11 @@ def test_what_is_not_built_is_not_there(db: Connection) -> None:
     for words in ("into schedule", "update schedule", "into link"):
         assert words not in written, words
     assert db.execute("select to_regclass('troth.link')").fetchone() == (None,)
+
+
+def test_the_page_says_where_each_is_judged() -> None:
+    """The table of docs/reliability.md is the one that `python -m tests.proof.invariants.held` prints."""
+    assert len(lines()) == 2 + len(EVERY)
+    page = ROOT / "docs" / "reliability.md"
+    if page.exists() and HEAD[0] in page.read_text("utf-8"):
+        assert "\n".join(lines()) in page.read_text("utf-8")

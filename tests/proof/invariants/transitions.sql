@@ -166,6 +166,7 @@ found (inv, id, detail, by_hand) as (
     from wait_change c
    where op = 'delete' and (old).promise is not null and task_state = 'suspended'
      and exists (select from settled s where s.xid = c.xid and s.id = (c.old).promise)
+     and not exists (select from ended e where e.xid = c.xid and e.id = (c.old).task)
      and not exists (select from edge e where e.xid = c.xid and e.id = (c.old).task and e.before = 'suspended' and e.after = 'ready')
 
   -- journals
