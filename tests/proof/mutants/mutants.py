@@ -72,8 +72,8 @@ _close = _File("worker/_close.sql")
 LOCKS: Final = (
     _settle(
         "a settle locks no promise",
-        "perform 1 from promise where id = any (p_ids) order by id for no key update;",
-        "",
+        "(select id from promise where id = any (p_ids) order by id for no key update) l",
+        "(select id from promise where id = any (p_ids) order by id) l",
         "a wait that comes meanwhile is told by the way, without its task's lock",
         "races::test_who_waits_is_looked_for_under_the_lock",
     ),
@@ -501,7 +501,7 @@ GUARDS: Final = (
     ),
     _purge(
         "what is owed a cancel is purged",
-        "or exists (select from closing c where c.id = p.id offset 0)",
+        "or (select c.since from closing c where c.id = p.id) is not null",
         "",
         "children that nobody cancels",
         "operators::test_what_is_owed_a_cancel_stays_until_it_had_it",
