@@ -33,8 +33,9 @@ begin
     select f.id from unnest(v_families) f(id)
      where f.id not in (select unnest(v_kept))
        and not exists (select from _members(f.id) p where p.id not in (select unnest(v_held)) offset 0));
-  v_ids := array(select m.id from unnest(v_families) f(id) cross join lateral _members(f.id) m);
-  delete from promise where id = any (v_ids);
+  -- of what is held and was looked at, never what a further look would show; and the guard once more
+  v_ids := array(select h.id from unnest(v_held) h(id) where _family(h.id) in (select unnest(v_families)));
+  delete from promise where id = any (v_ids) and state <> 'pending' and settled_at < v_before;
   delete from checkpoint where task = any (v_ids);
   delete from attempt where task = any (v_ids);
   return cardinality(v_ids);

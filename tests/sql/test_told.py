@@ -61,3 +61,15 @@ def test_one_promise_left_open_is_owed_a_cancel(sql: Sql, worker: Worker) -> Non
     assert worker.finish("w", 1, 0) == "ok"
     assert sql.tick()["closed"] == 1
     assert (sql.state("w~p"), sql.query("select from closing")) == ("canceled", [])
+
+
+def test_a_second_cancel_is_told_once_the_first_was(sql: Sql, worker: Worker, clock: Clock) -> None:
+    sql.start("w", "f")
+    worker.claim()
+    sql.cancel("w")
+    clock.advance(timedelta(seconds=2))
+    sql.cancel("w")
+    assert [name for _, name, _ in sql.events("w")] == ["~cancel"]  # its code knows of none yet
+    assert worker.advance(turn("w", 1, 1, asked=True))["w"]["answer"] == "ok"
+    sql.cancel("w")
+    assert [name for _, name, _ in sql.events("w")] == ["~cancel", "~cancel:2"]

@@ -105,6 +105,11 @@ def _purge_and_start(sql: Sql, ground: Ground) -> str:
     return "held" if answer == "attached" else answer
 
 
+def _beneath(sql: Sql, ground: Ground) -> str:
+    """A promise is made beforehand, below a workflow that has ended (and may run again once it is purged)."""
+    return str(sql.create_promise(f"{ground.names.w}~q")["answer"])
+
+
 def _start_both(sql: Sql, ground: Ground) -> str:
     """What has ended, and what is new and stands behind it in the order of all."""
     items = [
@@ -167,6 +172,7 @@ PAIRS = {
             grounds.held,
             _appear,
             _make_and_wait,
+            behind=("", "_judge("),
         ),
         Pair("settle x suspend", grounds.held, _verb("resolve"), _verb("suspend"), waitless=(1,)),
         Pair(
@@ -196,6 +202,14 @@ PAIRS = {
         Pair(
             "closing x end of a child", _child_held, _verb("tick: closings"), _finish_child, waitless=(0, 1)
         ),
+        Pair(
+            "purge x a promise beneath",
+            grounds.ended,
+            PURGE,
+            _beneath,
+            last=PURGE,
+            behind=("not exists (select from _members", ""),
+        ),
         Pair("purge x start", grounds.ended, PURGE, _verb("start"), last=PURGE),
         Pair("purge x purge and start", grounds.ended, PURGE, _purge_and_start, last=PURGE, early=(0,)),
         Pair(
@@ -204,6 +218,8 @@ PAIRS = {
             _start_both,
             _purge_and_start_both,
             last=PURGE,
+            # each call comes behind the other's first half
+            mixed=frozenset({("created+created", "attached+attached")}),
         ),
         Pair("purge x fork", grounds.ended, PURGE, _verb("fork"), last=PURGE, early=(1,)),
         Pair("batch x batch", grounds.suspended, _forwards, _backwards),

@@ -21,7 +21,8 @@ class Pattern:
     edits: tuple[Edit, ...]
 
 
-LOCK_PROMISES = "perform 1 from promise where id = any (p_ids) order by id for no key update;"
+LOCKED = "(select id from promise where id = any (p_ids) order by id for no key update) l"
+LOCK_PROMISES = f"v_held := array(select l.id from {LOCKED});"
 LOOK_FOR_WAITS = "v_tasks := p_ids || array(select task from wait where promise = any (p_ids));"
 RECORDED = (
     "(select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null",
@@ -40,7 +41,7 @@ PATTERNS = (
                 """with held as materialized (
                      select id from promise where id = any (p_ids) order by id for no key update
                    ), looked as (select task from wait where promise in (select id from held))
-                   select p_ids || array_agg(task) into v_tasks from looked;
+                   select array(select id from held), p_ids || array(select task from looked) into v_held, v_tasks;
                    perform set_config('races.looked', array_to_string(v_tasks, ' '), true);""",
             ),
             (
@@ -90,7 +91,10 @@ PATTERNS = (
             (
                 "_lock_settling",
                 LOCK_PROMISES,
-                "for n in 1 .. cardinality(p_ids) loop perform 1 from promise where id = p_ids[n] for no key update; end loop;",
+                """for n in 1 .. cardinality(p_ids) loop
+                     perform 1 from promise where id = p_ids[n] for no key update;
+                   end loop;
+                   v_held := p_ids;""",
             ),
         ),
     ),
@@ -159,8 +163,8 @@ PATTERNS = (
         "deletes without saying the guard again",
         "purge x purge and start",
         (
-            ("purge", "where not _is_kept(f.id, v_before)\n       and not exists", "where not exists"),
-            ("purge", "and p.state <> 'pending' and p.settled_at < v_before", ""),
+            ("purge", "v_kept := _kept(v_families, v_before);", "v_kept := '{}';"),
+            ("purge", " and state <> 'pending' and settled_at < v_before", ""),
         ),
     ),
     Pattern(

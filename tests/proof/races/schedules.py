@@ -59,6 +59,8 @@ class Pair:
     """Which of the two (0, 1) is a worker's call, that never waits for a row."""
     early: tuple[int, ...] = ()
     """Which of the two also stops right before its first lock, where it has looked at most."""
+    behind: tuple[str, str] = ("", "")
+    """Of each of the two, the text of a statement behind which it stops too, if it matters."""
     last: Do = lambda sql, _: str(sql.tick(1000)["closed"])
     """What is called when both have ended: whoever passed over what was held comes by again."""
     mixed: frozenset[tuple[str, str]] = frozenset()
@@ -83,7 +85,7 @@ def orders(pieces: tuple[int, int]) -> Iterator[tuple[int, ...]]:
         yield tuple(0 if n in places else 1 for n in range(total))
 
 
-def stops_of(path: Sequence[str], points: dict[str, Point], *, early: bool) -> list[str]:
+def stops_of(path: Sequence[str], points: dict[str, Point], *, early: bool, behind: str) -> list[str]:
     """At most three points of a call: behind its first lock (or before it), behind the last, behind its last write; else others.
 
     A point that the call itself makes known, outside of all functions, is always one of them.
@@ -97,6 +99,9 @@ def stops_of(path: Sequence[str], points: dict[str, Point], *, early: bool) -> l
     if early and first:
         first = inside[: inside.index(first[0])][-1:]
     wanted = [*own, *first, *locks[-1:], *writes[-1:], *looks, *inside]
+    if behind:
+        [given] = [each for each in inside if behind in points[each].after]
+        wanted = [given, *writes[-1:], *wanted]
     return sorted(list(dict.fromkeys(wanted))[:STOPS_MAX], key=path.index)
 
 
@@ -105,7 +110,12 @@ def explore(stage: Stage, pair: Pair, *, enough: int | None = None) -> Explored:
     explored = Explored()
     serial = {_serial(stage, pair, order, explored) for order in (0, 1)}
     stops = [
-        stops_of(stage.path(each, pair.ground), stage.points, early=which in pair.early)
+        stops_of(
+            stage.path(each, pair.ground),
+            stage.points,
+            early=which in pair.early,
+            behind=pair.behind[which],
+        )
         for which, each in enumerate((pair.first, pair.second))
     ]
     stage.clean()
