@@ -55,7 +55,7 @@ test: $(READY) system ## every test but the long proofs, on Postgres 15 (or on t
 
 # --- proofs: all of them, bounded, in `make proof`; each by itself as long as one likes (docs/reliability.md) ---
 
-.PHONY: proof invariants model histories protocol races mutants mutate-core chaos failover pooled
+.PHONY: proof invariants model histories protocol races mutants mutate-core chaos failover
 proof: $(READY) system ## that nothing is lost, doubled or wedged; and what needs a Postgres again, on another one and otherwise
 	@$(PYTHON) tools/system.py proof
 	@echo "== the proofs"
@@ -102,10 +102,6 @@ chaos: $(READY) ## everything is killed at random, and nothing may be lost: make
 
 failover: $(READY) ## a standby is promoted under load, and nothing may be missing: make failover RUNS=10
 	$(BIN)/python -m tests.proof.failover --runs $(or $(RUNS),10)
-
-pooled: $(READY) system ## the workers' tests through pgbouncer in transaction mode, listening past it
-	@$(PYTHON) tools/system.py proof
-	TROTH_TEST_POSTGRES=15 TROTH_TEST_POOLED=on $(PYTEST) $(WITH_WORKERS) tests/proof/network
 
 # --- checks ---
 

@@ -110,6 +110,10 @@ class Providers:
         """Made or in the making, in the order of their beginnings."""
         self._closed = False
 
+    def fill(self, fn: Factory) -> bool:
+        """Whether a function has provided parameters."""
+        return bool(self._planned(fn, (fn,)))
+
     async def arguments(
         self, fn: Factory, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> dict[str, Any]:

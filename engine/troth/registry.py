@@ -79,6 +79,8 @@ class Workflow(Generic[P, T_co]):
 
         Raises `InvalidArgument` when the function could not be called so.
         """
+        if not args and self._by_name is not None and self._required <= kwargs.keys() <= self._names:
+            return dict(kwargs)
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -94,6 +96,8 @@ class Workflow(Generic[P, T_co]):
         Takes an object of keywords, such an object with positionals under `*`, or an array of positionals.
         Raises `ValueMismatch`, naming the parameter.
         """
+        if (read := self._all_by_name(raw)) is not None:
+            return read
         what = f"The argument list of workflow {self.name!r}"
         positionals, keywords = _raw_arguments(raw, what)
         try:
@@ -103,6 +107,61 @@ class Workflow(Generic[P, T_co]):
         for name, value in bound.arguments.items():
             bound.arguments[name] = self._decoded(name, value)
         return bound.args, bound.kwargs
+
+    def _all_by_name(self, raw: codec.Json) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments, where all are keywords and fit: read at once. None where a closer look is needed."""
+        reader = self._by_name
+        if reader is None or raw is None:
+            return None
+        try:
+            read = reader.decode(raw)
+        except Exception:  # noqa: BLE001 — whatever it is: the closer look says what is wrong with which parameter
+            return None
+        positionals: list[Any] = []
+        keywords: dict[str, Any] = {}
+        in_a_row = True
+        for name, parameter in self.signature.parameters.items():
+            value = getattr(read, name)
+            in_a_row = (
+                in_a_row and value is not msgspec.UNSET and parameter.kind is not parameter.KEYWORD_ONLY
+            )
+            if in_a_row:
+                positionals.append(value)
+            elif value is not msgspec.UNSET:
+                keywords[name] = value
+        return tuple(positionals), keywords
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.signature.parameters)
+
+    @functools.cached_property
+    def _required(self) -> frozenset[str]:
+        return frozenset(
+            each.name for each in self.signature.parameters.values() if each.default is each.empty
+        )
+
+    @functools.cached_property
+    def _by_name(self) -> msgspec.json.Decoder[Any] | None:
+        """Reads an object of keywords as a whole, which is a third of binding and reading each argument by itself."""
+        parameters = self.signature.parameters.values()
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        if any(each.kind not in by_name for each in parameters):
+            return None
+        try:
+            types = self._parameter_types
+            fields = [
+                (
+                    each.name,
+                    types.get(each.name, Any),
+                    msgspec.NODEFAULT if each.default is each.empty else msgspec.UNSET,
+                )
+                for each in parameters
+            ]
+            made = msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
+            return codec.reader(made)
+        except Exception:  # noqa: BLE001 — one by one it is, and what is wrong with a type is said then
+            return None
 
     def _decoded(self, name: str, value: Any) -> Any:
         wanted = self._parameter_types.get(name, Any)

@@ -7,6 +7,7 @@ declare
   v_odd text;
 begin
   perform _check_batch(p_turns), _check_batch(p_outcomes), _check_batch(p_operations), _check_batch(p_timers);
+  perform _check_named_once(i.items) from unnest(array[p_outcomes, p_operations, p_timers]) i(items) where jsonb_array_length(i.items) > 1;
   select case
       when t.task is null or t.epoch is null or t.seen is null then 'a turn lacks task, epoch or seen'
       when count(*) over (partition by t.task) > 1 then format('%s has two turns', t.task)
@@ -47,6 +48,21 @@ begin
   perform _check_payload(o.value, 'outcome'), _check_payload(o.error, 'error'), _check_payload(o.headers, 'headers')
     from jsonb_to_recordset(p_outcomes) o(value jsonb, error jsonb, headers jsonb)
    where not (_is_small(o.value) and _is_small(o.error) and _is_small(o.headers));
+end $$;
+
+-- An operation has one outcome, is created once and has one timer: named twice in a call, it would break on a key in its middle.
+create function _check_named_once(p_items jsonb) returns void
+  language plpgsql immutable
+as $$
+declare
+  v_odd text;
+begin
+  select format('%s of %s is named twice', o.operation, o.task) into v_odd
+    from jsonb_to_recordset(p_items) o(task text, operation text)
+   group by o.task, o.operation having count(*) > 1 limit 1;
+  if v_odd is not null then
+    raise exception using errcode = 'TR002', message = left(v_odd, 600), hint = 'See sql/worker/advance.sql for the shape of a call.';
+  end if;
 end $$;
 
 -- What is wrong with one of the operations, if anything is; an ID or a payload that cannot be raises its own error.

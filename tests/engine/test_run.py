@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -355,7 +355,7 @@ async def test_what_goes_wrong_beside_the_code_parks_one_workflow_and_no_other(
     """Answers come for many workflows at once: those behind the one that failed were never heard, and stood still."""
     startable = Run.startable
 
-    def fails_for_one(self: Run) -> list[Operation]:
+    def fails_for_one(self: Run) -> Collection[Operation]:
         if self.task == "w3":
             raise RuntimeError("on purpose")
         return startable(self)

@@ -313,7 +313,7 @@ async def test_s16_postgres_dies_at(server: Server, spawn: Spawn, effects: Effec
         stage = Stage(troth, dsn)
         handle = await troth.start(id, "approve_order", order="o")
         waiting = asyncio.create_task(handle.result(60))  # across the outage
-        process = spawn(dsn=dsn, kill_at=kill_at, kill_pid=server.postgres.pid, lease_s=5, poll_s=0.2)
+        process = spawn(dsn=dsn, kill_at=kill_at, kill_pid=server.postgres.pid, lease_s=20, poll_s=0.2)
         if decided:
             await stage.reaches(id, "suspended")
             await troth.resolve(f"{id}~approval", True)

@@ -383,10 +383,8 @@ async def test_a_thread_of_an_attempt_that_timed_out_does_not_speak_for_the_next
 
     async def soon(self: Steps, attempted: Any) -> Any:
         if attempted.number == 1:
-            import dataclasses
-
-            attempted = dataclasses.replace(
-                attempted, request=dataclasses.replace(attempted.request, timeout_s=PATIENCE_OF_CODE_S)
+            attempted = msgspec.structs.replace(
+                attempted, request=msgspec.structs.replace(attempted.request, timeout_s=PATIENCE_OF_CODE_S)
             )
         return await carried(self, attempted)
 

@@ -287,7 +287,7 @@ async def test_a_step_that_blocks_is_named_with_its_operation(host: Host) -> Non
             "order-1",
             1,
             operation,
-            StepRequest(blocks, (), {}),
+            StepRequest(blocks, (), {}, is_async=True),
             cohort=0,
             number=1,
             details=None,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from tests.support.sql import Row, Sql, Worker, promise, refused, step, timer, turn, wait
@@ -401,10 +400,12 @@ def test_two_that_end_together_owe_each_other_nothing(sql: Sql, worker: Worker) 
 
 
 def test_the_same_operation_twice_in_a_turn_fails_and_changes_nothing(sql: Sql, w: Worker) -> None:
-    with pytest.raises(psycopg.errors.UniqueViolation):
-        w.advance(turn("w", 1, 0), operations=[promise("w", "p"), promise("w", "p")])
-    with pytest.raises(psycopg.errors.UniqueViolation):
-        w.advance(turn("w", 1, 0), outcomes=[step("w", "s"), step("w", "s")])
+    twice = "TR002", "p of w is named twice"
+    assert (
+        refused(lambda: w.advance(turn("w", 1, 0), operations=[promise("w", "p"), promise("w", "p")]))
+        == twice
+    )
+    assert refused(lambda: w.advance(turn("w", 1, 0), outcomes=[step("w", "p"), step("w", "p")])) == twice
     assert (sql.state("w~p"), row(sql)["last_seq"]) == (None, 0)
 
 

@@ -223,3 +223,19 @@ def test_a_decision_knows_only_what_it_has_locked(sql: Sql, another: Callable[..
                 time.sleep(0.01)
         assert answer.result(60)["answer"] == "unknown"
     assert [each["value"] for each in sql.get(["p"])] == [1]
+
+
+def test_an_operation_named_twice_in_a_call_is_refused_at_the_door(sql: Sql, worker: Worker) -> None:
+    for each in ("w", "v"):
+        sql.start(each, "f")
+    worker.claim()
+    suspend = turn("w", 1, 0, "suspend")
+    for call in (
+        lambda: worker.advance(suspend, outcomes=[step("w", "s"), step("w", "s")]),
+        lambda: worker.advance(suspend, operations=[promise("w", "p"), promise("w", "p")]),
+        lambda: worker.advance(suspend, timers=[timer("w", "t", 5), timer("w", "t", 6)]),
+    ):
+        state, message = refused(call)
+        assert (state, "twice" in message) == ("TR002", True)
+    answers = worker.advance(suspend, turn("v", 1, 0), operations=[promise("w", "p"), promise("v", "p")])
+    assert [each["answer"] for each in answers.values()] == ["ok", "ok"]

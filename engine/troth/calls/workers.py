@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -14,7 +14,11 @@ from troth.model import Advanced, Claimed, HeldNews, JournalEntry, OpenWait, Ste
 _READ_TICKED = document(Ticked)
 _ENTRIES = msgspec.json.Decoder(list[JournalEntry])
 _WAITS = msgspec.json.Decoder(list[OpenWait])
-_ATTEMPTS = msgspec.json.Decoder(list[StepAttempt])
+_PARTS: Final[tuple[msgspec.json.Decoder[Any], ...]] = (
+    _WAITS,
+    msgspec.json.Decoder(list[StepAttempt]),
+    _ENTRIES,
+)
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -30,6 +34,7 @@ def register(functions: Sequence[tuple[str, int, str]]) -> Call[None]:
     return Call("register", (("functions", "jsonb", json(items)),), nothing)
 
 
+# in the order of the fields of `Claimed`
 _CLAIM_COLUMNS = (
     "task",
     "epoch",
@@ -51,8 +56,6 @@ _CLAIM_COLUMNS = (
     "steps::text",
     "journal::text",
 )
-
-_CLAIM_FIELDS = tuple(column.partition("::")[0] for column in _CLAIM_COLUMNS[:-3])
 
 
 def claim(
@@ -86,18 +89,11 @@ def claim(
 
 
 def _read_claimed(rows: Sequence[Row]) -> list[Claimed]:
-    claimed: list[Claimed] = []
-    for row in rows:
-        *told, open_waits, steps, journal = row
-        waits = [] if open_waits == "[]" else _WAITS.decode(open_waits)
-        attempts = [] if steps == "[]" else _ATTEMPTS.decode(steps)
-        entries = [] if journal == "[]" else _ENTRIES.decode(journal)
-        claimed.append(
-            Claimed(
-                **dict(zip(_CLAIM_FIELDS, told, strict=True)), waits=waits, steps=attempts, journal=entries
-            )
-        )
-    return claimed
+    return [Claimed(*row[:-3], *map(_unless_empty, _PARTS, row[-3:])) for row in rows]
+
+
+def _unless_empty(decoder: msgspec.json.Decoder[Any], text: str) -> Any:
+    return [] if text == "[]" else decoder.decode(text)
 
 
 class Turn(msgspec.Struct, omit_defaults=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from troth.client import Troth
     from troth.worker import Worker
+
+
+COLLECT_EVERY: Final = 50_000
+"""New objects after which the garbage collector looks at them."""
 
 
 def worker(
@@ -95,7 +100,20 @@ async def _work(connect: Callable[[], Troth], make: Callable[[Troth], Worker]) -
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
+        _calm_collector()
         await worker.run()
+
+
+def _calm_collector() -> None:
+    """Let the garbage collector look less often, and never again at what was loaded to begin with.
+
+    A worker leaves no circles of its own, yet holds a thousand workflows at once: at Python's usual pace the collector goes
+    through all of them again and again, a fifth of the process' time. What it may leave lying are the circles of up to
+    `COLLECT_EVERY` objects, some ten megabytes. This process is ours; a program that runs a `Worker` itself decides itself.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

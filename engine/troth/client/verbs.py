@@ -109,7 +109,7 @@ class Verbs:
     def _start(
         self, id: str, workflow: Workflow[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Call[Started]:
-        name, arguments = _bound(workflow, args, kwargs)
+        name, arguments = _bound(id, workflow, args, kwargs, self.payloads.max_bytes)
         options = self._options
         timeout = options.timeout
         queue = options.queue
@@ -119,7 +119,7 @@ class Verbs:
         return calls.start(
             id,
             name,
-            self.payloads.seal(arguments, f"The arguments of {id!r}"),
+            self.payloads.seal_plain(arguments, f"The arguments of {id!r}"),
             queue=queue,
             delay=options.delay,
             timeout=timeout,
@@ -131,22 +131,25 @@ class Verbs:
     def _start_many(
         self, workflow: Workflow[..., Any] | str, arguments: Mapping[str, Mapping[str, Any] | Sequence[Any]]
     ) -> Call[list[StartedItem]]:
-        options = self._options
+        options, payloads = self._options, self.payloads
+        known = workflow if isinstance(workflow, Workflow) else None
+        timeout = options.timeout if options.timeout is not None or known is None else known.timeout
+        queue = options.queue or (known.queue if known else None)
+        delay_s = None if options.delay is None else options.delay.total_seconds()
+        timeout_s = None if timeout is None else timeout.total_seconds()
         items: list[calls.StartItem] = []
         for id, given in arguments.items():
             args, kwargs = ((), dict(given)) if isinstance(given, Mapping) else (tuple(given), {})
-            name, bound = _bound(workflow, args, kwargs)
-            sealed = self.payloads.seal(bound, f"The arguments of {id!r}")
-            known = workflow if isinstance(workflow, Workflow) else None
-            timeout = options.timeout if options.timeout is not None or known is None else known.timeout
+            name, text = _bound(id, workflow, args, kwargs, payloads.max_bytes)
+            sealed = payloads.seal_plain(text, f"The arguments of {id!r}")
             items.append(
                 calls.StartItem(
                     id,
                     name,
                     msgspec.Raw(sealed.data),
-                    queue=options.queue or (known.queue if known else None),
-                    delay=None if options.delay is None else options.delay.total_seconds(),
-                    timeout=None if timeout is None else timeout.total_seconds(),
+                    queue=queue,
+                    delay=delay_s,
+                    timeout=timeout_s,
                     priority=options.priority or None,
                     tags=options.tags,
                     headers=msgspec.UNSET if sealed.headers is None else msgspec.Raw(sealed.headers),
@@ -221,15 +224,18 @@ class Verbs:
                 raise ResultPending(promise.id, 0.0)
 
 
-def _bound(workflow: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, dict[str, object]]:
+def _bound(
+    id: str, workflow: object, args: tuple[Any, ...], kwargs: dict[str, Any], max_bytes: int
+) -> tuple[str, bytes]:
+    """The name of a workflow, and its arguments as their canonical text, which is worked out once."""
     match workflow:
         case Workflow():
-            bound = workflow.bind(args, kwargs)
+            text = encode(workflow.bind(args, kwargs), f"The arguments of {workflow.name!r}", max_bytes)
             # what the worker would refuse is refused here, before it takes the ID
-            workflow.arguments(encode(bound, f"The arguments of {workflow.name!r}"))
-            return workflow.name, bound
+            workflow.arguments(text)
+            return workflow.name, text
         case str():
-            return workflow, named_arguments(args, kwargs)
+            return workflow, encode(named_arguments(args, kwargs), f"The arguments of {id!r}", max_bytes)
         case _:
             raise InvalidArgument(
                 f"A {type(workflow).__name__} cannot be started.",

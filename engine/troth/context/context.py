@@ -25,7 +25,7 @@ from typing_extensions import TypeForm
 
 from troth.codec import Payloads, decode, encode
 from troth.context.options import Options, micros
-from troth.context.reading import digest_of, opened, result_type_of
+from troth.context.reading import digest_of, known_of, opened
 from troth.context.requests import (
     CALL,
     START,
@@ -45,6 +45,7 @@ from troth.retry import Retry
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_NO_OPTIONS: Final = Options()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -129,7 +130,7 @@ class Context:
         self._payloads = payloads
         self._chance = _Chance(seed)
         self._scope: Any = None
-        self._options = Options()
+        self._options = _NO_OPTIONS
 
     def options(
         self,
@@ -221,7 +222,8 @@ class Context:
         self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], isolation: Isolation | None
     ) -> asyncio.Future[Any]:
         options = self._options
-        name = options.name or step_name(fn)
+        known = known_of(fn)
+        name = _checked(options.name) or known.name or step_name(fn)
         retry, timeout = options.retry, options.timeout
         inner: Callable[..., Any] = fn
         if isinstance(fn, Step):
@@ -230,9 +232,9 @@ class Context:
             retry = retry or given.retry
             timeout = given.timeout if timeout is None else timeout
         seconds = None if timeout is None else timeout.total_seconds()
-        request = StepRequest(inner, args, kwargs, retry, seconds, isolation)
+        request = StepRequest(inner, args, kwargs, known.is_async, retry, seconds, isolation)
         digest = digest_of(STEP, name, args, kwargs) if options.compare else None
-        return self._issue(STEP, name, request, digest, result_type_of(inner))
+        return self._issue(STEP, name, request, digest, known.result_type)
 
     @overload
     def call(self, workflow: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]: ...
@@ -299,7 +301,9 @@ class Context:
             options.tags,
         )
         digest = digest_of(kind, f"{function}~{options.id or ''}", (), {}, arguments)
-        future = self._issue(kind, options.name or function, request, digest, type_, binding=binding)
+        future = self._issue(
+            kind, _checked(options.name) or function, request, digest, type_, binding=binding
+        )
         return options.id or f"{self.id}~{future.path}", future
 
     def promise(self, type_: TypeForm[T], name: str | None = None) -> Promise[T]:
@@ -322,9 +326,8 @@ class Context:
             decode(encode(options.default, "The default"), type_, "The default")
             default = self._payloads.seal(options.default, "The default")
         request = PromiseRequest(micros(options.timeout), default, options.title, options.tags)
-        future = self._issue(
-            PROMISE, name or options.name or "promise", request, digest_of(PROMISE, "", (), {}), type_
-        )
+        name = _checked(name or options.name) or "promise"
+        future = self._issue(PROMISE, name, request, digest_of(PROMISE, "", (), {}), type_)
         return Promise(f"{self.id}~{future.path}", future)
 
     def wait(self, type_: TypeForm[T], id: str) -> asyncio.Future[T]:
@@ -334,9 +337,8 @@ class Context:
 
             stock = await ctx.wait(int, "warehouse-7~count")
         """
-        return self._issue(
-            WAIT, self._options.name or "wait", WaitRequest(id), digest_of(WAIT, id, (), {}), type_
-        )
+        name = _checked(self._options.name) or "wait"
+        return self._issue(WAIT, name, WaitRequest(id), digest_of(WAIT, id, (), {}), type_)
 
     async def sleep(self, duration: timedelta | float) -> None:
         """Sleep durably, for seconds or months: the process may end meanwhile.
@@ -414,7 +416,6 @@ class Context:
         *,
         binding: Binding = "",
     ) -> OperationFuture[T]:
-        check_name(name, "operation")
         payloads = self._payloads
         workflow = self.id
 
@@ -422,3 +423,8 @@ class Context:
             return opened(entry, workflow, payloads, type_)
 
         return self._machine.issue(kind, name, request, digest, finish, binding=binding, scope=self._scope)
+
+
+def _checked(name: str | None) -> str | None:
+    """The name that an operation was given, if it was given one."""
+    return check_name(name, "operation") if name else None

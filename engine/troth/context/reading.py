@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
+from msgspec import Struct
 from typing_extensions import TypeForm
 
 from troth.codec import Payloads, digest_operation, encode
 from troth.context.requests import CALL, START
 from troth.core import STEP, Entry
 from troth.errors import (
+    InvalidArgument,
     InvalidPayload,
     PayloadTooDeep,
     PromiseCanceled,
@@ -20,7 +23,7 @@ from troth.errors import (
     StepError,
 )
 from troth.model import JournalEntry
-from troth.registry import result_type
+from troth.registry import Step, result_type, step_name
 from troth.remote import rebuilt
 
 T = TypeVar("T")
@@ -51,21 +54,36 @@ def opened(entry: Entry, workflow: str, payloads: Payloads, type_: TypeForm[T]) 
             raise PromiseCanceled(id, payloads.open_error(stored.error, None).message)
 
 
-_RESULT_TYPES: Final[weakref.WeakKeyDictionary[Callable[..., Any], Any]] = weakref.WeakKeyDictionary()
+class Known(Struct, frozen=True, eq=False):
+    """What a step function says of itself: the name that it runs under (None: none that says anything), the type of what it
+    returns (Any where it does not say), and whether it is an `async def`.
+    """
+
+    name: str | None
+    result_type: Any
+    is_async: bool
+
+
+_KNOWN: Final[weakref.WeakKeyDictionary[Callable[..., Any], Known]] = weakref.WeakKeyDictionary()
 """Working out a function's annotations costs as much as a step's other overhead together; kept while the function lives."""
 
 
-def result_type_of(fn: Callable[..., Any]) -> Any:
-    """The type of what a step function returns; Any where it does not say."""
+def known_of(fn: Callable[..., Any]) -> Known:
+    """What a step function, or a `Step`, says of itself."""
     try:
-        return _RESULT_TYPES[fn]
+        return _KNOWN[fn]
     except (KeyError, TypeError):
-        found = result_type(fn)
+        try:
+            name = step_name(fn)
+        except InvalidArgument:
+            name = None
+        inner = cast("Step[..., Any]", fn).fn if isinstance(fn, Step) else fn
+        known = Known(name, result_type(inner), inspect.iscoroutinefunction(inner))
     try:
-        _RESULT_TYPES[fn] = found
+        _KNOWN[fn] = known
     except TypeError:  # nothing weak can be held on it
-        return found
-    return found
+        return known
+    return known
 
 
 def digest_of(

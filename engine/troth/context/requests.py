@@ -6,8 +6,9 @@ Durations are in microseconds. The machine in between does not look into these.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import Struct
 
 from troth.codec import Sealed
 from troth.core import PROMISE
@@ -27,20 +28,19 @@ Isolation: TypeAlias = Literal["read_committed", "repeatable_read", "serializabl
 Close: TypeAlias = Literal["cancel", "wait"]
 
 
-@dataclass(frozen=True, slots=True)
-class StepRequest:
+class StepRequest(Struct, frozen=True, eq=False):
     """A function to call outside the workflow; in a transaction of ours where `isolation` says which."""
 
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    is_async: bool
     retry: Retry | None = None
     timeout_s: float | None = None
     isolation: Isolation | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PromiseRequest:
+class PromiseRequest(Struct, frozen=True, eq=False):
     """A latent promise to make under the operation's ID."""
 
     timeout: int | None
@@ -49,15 +49,13 @@ class PromiseRequest:
     tags: Mapping[str, str] | None
 
 
-@dataclass(frozen=True, slots=True)
-class WaitRequest:
+class WaitRequest(Struct, frozen=True, eq=False):
     """A promise of the namespace to wait for."""
 
     promise: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChildRequest:
+class ChildRequest(Struct, frozen=True, eq=False):
     """A workflow to start, under the operation's ID unless one is given; `arguments` is their plain JSON text."""
 
     function: str

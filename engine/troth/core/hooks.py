@@ -17,6 +17,10 @@ set_running_loop: Final[Callable[[asyncio.AbstractEventLoop | None], None]] = va
     "_set_running_loop"
 ]
 unregister_task: Final[Callable[[asyncio.Task[Any]], None]] = vars(asyncio)["_unregister_task"]
+current_task: Final[Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None]] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else vars(asyncio.tasks)["_current_tasks"].get
+)
+"""asyncio's own, which is written in Python before 3.12 and asked for at each run of a machine and each operation."""
 frame_at: Final[Callable[[int], FrameType]] = vars(sys)["_getframe"]
 
 if TYPE_CHECKING:

@@ -271,6 +271,11 @@ class Ledger:
     def close(self) -> None:
         """All is over, or the machine is taken down. What outlives the workflow stays open: it may have to be begun."""
         self._over = True
+        if not self._open:
+            self._bound.clear()
+            self._awaiters.clear()
+            self.arrivals.clear()
+            return
         outliving = {
             path: operation for path, operation in self._open.items() if operation.binding == "outlives"
         }

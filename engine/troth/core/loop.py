@@ -25,7 +25,7 @@ from troth.core.completed import Begun
 from troth.core.events import TIMER, TIMER_NAME, Operation
 from troth.core.frames import GATHERED, WAIT_FOR, asking, given_to_as_completed, where
 from troth.core.handles import MICROS, Ready, Report, Timer, drain
-from troth.core.hooks import frame_at, running_loop, set_running_loop
+from troth.core.hooks import current_task, frame_at, running_loop, set_running_loop
 from troth.core.ledger import Ledger
 from troth.core.names import Scope
 from troth.core.refusals import RefusingLoop
@@ -165,7 +165,7 @@ class MachineLoop(RefusingLoop):
         """The scope of the code that is running: its task's, or in a bare callback the workflow's own."""
         if self.deaf:
             raise Evicted
-        task = asyncio.current_task(self)
+        task = current_task(self)
         if task is None:
             return self.root
         if isinstance(task, MachineTask):

@@ -83,7 +83,7 @@ from troth.core.events import (
 )
 from troth.core.frames import where
 from troth.core.handles import Report
-from troth.core.hooks import running_loop
+from troth.core.hooks import current_task, running_loop
 from troth.core.ledger import Asked, Ledger
 from troth.core.loop import Evicted, MachineLoop
 from troth.core.names import Scope
@@ -98,7 +98,19 @@ _PATH_LENGTH_MAX: Final = limits.id_length_max - len("x~")
 class Machine(Generic[T]):
     """One workflow's code and how far it has come. The module tells what it is for and how it is driven."""
 
-    __slots__ = ("_closing", "_ended", "_ledger", "_loop", "_main", "_outcome", "_round", "_run", "_task")
+    __slots__ = (
+        "_ended",
+        "_ledger",
+        "_loop",
+        "_main",
+        "_outcome",
+        "_round",
+        "_run",
+        "_task",
+        "closing",
+        "done",
+        "open",
+    )
 
     def __init__(
         self,
@@ -122,8 +134,13 @@ class Machine(Generic[T]):
         self._task: MachineTask[T] | None = None
         self._ended = False
         self._round: list[MachineTask[Any]] = []
-        self._closing = False
         self._outcome: Outcome[T] | None = None
+        self.open: Final[Mapping[str, Operation]] = self._ledger.open
+        """The operations issued and not settled, by path, in the order of their creation: a view that stays live."""
+        self.closing = False
+        """The code and all its branches have ended, and operations are open that the workflow's end waits for."""
+        self.done = False
+        """All has ended, and `outcome` says how."""
 
     # --- driven from outside ---
 
@@ -152,15 +169,16 @@ class Machine(Generic[T]):
             raise RuntimeError("This machine cannot be told anything: it was not started, or it was evicted.")
         if entry.kind == CANCEL:
             ledger.advance(entry)
-            if self._closing:
+            if self.closing:
                 ledger.let_go()
             elif self._outcome is None:
                 self._run(self._at_idle, self._cancel)
         else:
             awaiter = ledger.enter(entry)
-            if self._closing:
-                self._closing = ledger.bound
-                if not self._closing:
+            if self.closing:
+                self.closing = ledger.bound
+                self.done = not self.closing
+                if self.done:
                     ledger.close()
             elif awaiter is not None:
                 self._run(self._at_idle, awaiter.tell, entry)
@@ -208,24 +226,9 @@ class Machine(Generic[T]):
         return self._ledger.now
 
     @property
-    def open(self) -> Mapping[str, Operation]:
-        """The operations issued and not settled, by path, in the order of their creation: a view that stays live."""
-        return self._ledger.open
-
-    @property
-    def closing(self) -> bool:
-        """The code and all its branches have ended, and operations are open that the workflow's end waits for."""
-        return self._closing
-
-    @property
-    def done(self) -> bool:
-        """All has ended, and `outcome` says how."""
-        return self._outcome is not None and not self._closing
-
-    @property
     def outcome(self) -> Outcome[T] | None:
         """How the workflow ended, or None as long as it goes on."""
-        return None if self._closing else self._outcome
+        return None if self.closing else self._outcome
 
     # --- asked by the code that runs, through its context ---
 
@@ -337,10 +340,11 @@ class Machine(Generic[T]):
             self._outcome = Returned(task.result())
         self._task = None
         self._loop.release()
-        self._closing = self._ledger.wind_up()
+        self.closing = self._ledger.wind_up()
+        self.done = not self.closing
 
     def __repr__(self) -> str:
-        state = "done" if self.done else f"{'closing, ' if self._closing else ''}{len(self.open)} open"
+        state = "done" if self.done else f"{'closing, ' if self.closing else ''}{len(self.open)} open"
         return f"<Machine told {self.told}, {state}>"
 
 
@@ -370,7 +374,7 @@ def _refuse_outside(name: str) -> NoReturn:
 
 def _refuse_inside_a_task() -> None:
     host = running_loop()
-    if host is not None and (isinstance(host, MachineLoop) or asyncio.current_task(host) is not None):
+    if host is not None and (isinstance(host, MachineLoop) or current_task(host) is not None):
         raise RuntimeError(
             "A machine cannot run inside an asyncio task: drive it from a plain callback (loop.call_soon) or a thread."
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from troth.calls import Timer
@@ -69,8 +69,11 @@ class Agenda:
         self._unrecorded.clear()
         self._timers.clear()
         running, later = self.running, self.later
-        self.waiting, self.running, self.later = {}, {}, {}
+        if running or later or self.waiting:
+            self.waiting, self.running, self.later = {}, {}, {}
         self.add(open_operations.values())
+        if not running and not later:
+            return []
         for path in running:
             operation = self.waiting.pop(path, None)
             if operation is not None:
@@ -126,6 +129,8 @@ class Agenda:
     def creations(self, most: int, most_bytes: int) -> tuple[list[Operation], bool]:
         """The next ones to be recorded, in the order in which they were asked for, and whether there are more."""
         found: list[Operation] = []
+        if not self._unrecorded:
+            return found, False
         size = 0
         for operation in self._unrecorded:
             if self._open.get(operation.path) is not operation:
@@ -138,8 +143,12 @@ class Agenda:
 
     def recorded(self, operations: Collection[Operation], told: int) -> None:
         """They are recorded, and were the last ones if nothing is left; `told` was the last event then."""
-        done = {operation.path for operation in operations}
         queue = self._unrecorded
+        if not operations and not queue:
+            self.asked = max(self.asked, told)
+            self._recorded.clear()
+            return
+        done = {operation.path for operation in operations}
         while queue and (queue[0].path in done or self._open.get(queue[0].path) is not queue[0]):
             queue.popleft()
         if any(operation.issued <= told for operation in queue):
@@ -153,12 +162,15 @@ class Agenda:
 
     # --- steps ---
 
-    def startable(self, now: int) -> Iterator[Operation]:
+    def startable(self, now: int) -> Collection[Operation]:
         """The steps that may start now; they count as running from now on."""
-        self._wake(now)
-        self.running.update(self.waiting)
-        operations, self.waiting = self.waiting, {}
-        yield from operations.values()
+        if self._dues:
+            self._wake(now)
+        operations = self.waiting
+        if operations:
+            self.running.update(operations)
+            self.waiting = {}
+        return operations.values()
 
     def again_at(self, operation: Operation, at: int) -> None:
         """A step that was started is to start again at an instant, not before."""
@@ -199,6 +211,11 @@ class Agenda:
 
     # --- time ---
 
+    @property
+    def timed(self) -> bool:
+        """Whether there may be anything that waits for an instant."""
+        return bool(self._timers) or bool(self._dues)
+
     def next_timer(self) -> Operation | None:
         """The open timer that fires first."""
         timers = self._timers
@@ -208,6 +225,8 @@ class Agenda:
 
     def waits(self, task: str, cohort: Callable[[int], int], now: int) -> list[Timer]:
         """What stays open while nobody holds the task: timers, and steps that are to be tried again."""
+        if not self._timers and not self.later:
+            return []
         still = [each for _, _, each in self._timers if self._open.get(each.path) is each]
         return [timer(task, each, cohort(each.issued)) for each in still] + [
             later(task, each, at - now, cohort(each.issued)) for at, each in self.later.values()

@@ -18,7 +18,7 @@ Its methods run code, so they must be called from a plain callback, never from i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -241,7 +241,7 @@ class Run:
 
     # --- what the worker asks ---
 
-    def startable(self) -> list[Operation]:
+    def startable(self) -> Collection[Operation]:
         """Steps to start now: all that came before them is durable."""
         machine = self._machine
         if self.in_flight or self._ahead or self._news or machine is None or machine.done or self._leaving:
@@ -249,7 +249,7 @@ class Run:
         agenda = self._agenda
         if not (agenda.waiting or agenda.later) or agenda.unrecorded():
             return []
-        return list(agenda.startable(self._now()))
+        return agenda.startable(self._now())
 
     def attempt(self, operation: Operation) -> tuple[int, Any]:
         """The number of a step's attempt that begins, and what the last heartbeat before it said."""
@@ -272,6 +272,11 @@ class Run:
     def next_due(self, *, starts: bool = True) -> int | None:
         """The instant at which there is something to do without any event: a timer, or (`starts`) a step that is tried again."""
         return None if self._machine is None else self._agenda.next_due(starts=starts)
+
+    @property
+    def timed(self) -> bool:
+        """Whether anything is to be done at an instant, some time."""
+        return self._machine is not None and self._agenda.timed
 
     def due_timer(self) -> Operation | None:
         """The timer that should have fired by now, if one should."""
@@ -316,6 +321,7 @@ class Run:
         parts.outcomes = [
             outcome(self.task, a, e) for a, e in zip(self._ahead, self.told[self.seen :], strict=False)
         ]
+        parts.outcome_bytes = self._ahead_bytes
         parts.attempts = self._attempts.say(self.task)
         self._sent = len(parts.outcomes)
         self._sent_creations = []
@@ -335,7 +341,8 @@ class Run:
 
     def _replay(self, entries: Sequence[JournalEntry], waits: Sequence[OpenWait] = ()) -> None:
         """Run the code anew and tell it all these events, which are durable; `waits` are recorded and have none yet."""
-        self.evict()
+        if self._machine is not None:
+            self.evict()
         claimed = self._claimed
         self.told = []
         self.seen = 0

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
+from msgspec import Struct
 
 from troth import calls
 from troth.codec import Payloads, Sealed, encode
@@ -31,8 +31,7 @@ from troth.worker.seams import itself
 _log = structlog.get_logger("troth.worker")
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(Struct, frozen=True, eq=False):
     """What an attempt brought.
 
     `resolved` and `rejected` are outcomes; `committed` one that is recorded already, at `seq` and `at`; `conflicted` is to be
@@ -46,8 +45,7 @@ class StepResult:
     committed: Committed | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Attempted:
+class Attempted(Struct, frozen=True, eq=False):
     """One attempt of a step: whose, which one, and whom its heartbeats go to (in the worker's loop)."""
 
     task: str
@@ -87,13 +85,12 @@ class Steps:
         """Call the function once."""
         request = attempted.request
         self._announce(attempted)
-        limit = asyncio.timeout(request.timeout_s)
+        limit = None if request.timeout_s is None else asyncio.timeout(request.timeout_s)
         try:
+            if limit is None:
+                return await self._outcome(attempted)
             async with limit:
-                if request.isolation is not None:
-                    return await self._transact(attempted)
-                value = await self._called(request.fn, request.args, request.kwargs)
-            return StepResult("resolved", value=self._payloads.seal(value, attempted.what))
+                return await self._outcome(attempted)
         except (SystemExit, KeyboardInterrupt, GeneratorExit, _EndsProcess):
             return StepResult("released")
         except asyncio.CancelledError as error:
@@ -106,9 +103,13 @@ class Steps:
         except (InDoubt, NotRecorded) as error:
             return StepResult("unknown", failure=error)
         except TimeoutError as error:
-            return self.failed(self._too_long(attempted) if limit.expired() else error)
+            expired = limit is not None and limit.expired()
+            return self.failed(self._too_long(attempted) if expired else error)
         except BaseException as error:  # noqa: BLE001 — whatever a step raises is its outcome
             return self.failed(error)
+        finally:
+            # an error holds this frame, and the limit the task whose result the error is: a circle
+            limit = None
 
     def failed(self, error: BaseException) -> StepResult:
         """The outcome that an exception is."""
@@ -121,7 +122,7 @@ class Steps:
 
     def _too_long(self, attempted: Attempted) -> TimeoutError:
         request, path = attempted.request, attempted.operation.path
-        if not inspect.iscoroutinefunction(request.fn):
+        if not request.is_async:
             _log.warning("a thread took too long and is abandoned", step=path, task=attempted.task)
         return TimeoutError(f"an attempt of step {path!r} took longer than {request.timeout_s:g} s")
 
@@ -143,14 +144,22 @@ class Steps:
             )
         )
 
-    async def _called(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
-        fn = self._stand_in(fn)
-        extra = await self._providers.arguments(fn, args, kwargs)
-        if inspect.iscoroutinefunction(fn):
-            return await fn(*args, **kwargs, **extra)
+    async def _outcome(self, attempted: Attempted) -> StepResult:
+        request = attempted.request
+        if request.isolation is not None:
+            return await self._transact(attempted)
+        value = await self._called(request, request.args)
+        return StepResult("resolved", value=self._payloads.seal(value, attempted.what))
+
+    async def _called(self, request: StepRequest, args: tuple[Any, ...]) -> Any:
+        fn, kwargs = self._stand_in(request.fn), request.kwargs
+        if self._providers.fill(fn):
+            kwargs = {**kwargs, **await self._providers.arguments(fn, args, kwargs)}
+        if request.is_async if fn is request.fn else inspect.iscoroutinefunction(fn):
+            return await fn(*args, **kwargs)
         context = contextvars.copy_context()
         value = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(_plainly_called, fn, args, {**kwargs, **extra})
+            self._threads, lambda: context.run(_plainly_called, fn, args, kwargs)
         )
         return await value if inspect.isawaitable(value) else value
 
@@ -159,7 +168,7 @@ class Steps:
         assert request.isolation is not None
 
         async def work(connection: Any) -> Sealed:
-            value = await self._called(request.fn, (connection, *request.args), request.kwargs)
+            value = await self._called(request, (connection, *request.args))
             return self._payloads.seal(value, attempted.what)
 
         def commit(value: Sealed) -> calls.Call[Committed]:
@@ -181,7 +190,7 @@ class _EndsProcess(Exception):
     """A thread's function asked for the end of the process; executors would lose or misread that."""
 
 
-def _plainly_called(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _plainly_called(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     try:
         return fn(*args, **kwargs)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:

@@ -46,6 +46,8 @@ def made_machine(
 
 def frontier(entries: Sequence[JournalEntry], waits: Sequence[OpenWait], asked: int) -> int:
     """The first event after which the code was never run: nothing that it issued then, or later, is recorded."""
+    if not entries and not waits:
+        return 1 + asked
     issued = [asked, *(wait.issued for wait in waits), *(e.issued for e in entries if e.issued is not None)]
     return 1 + max(issued)
 
@@ -75,6 +77,8 @@ def confirm(machine: Machine[Any] | None, claimed: Claimed, told: Sequence[Journ
 
 def without_parts(claimed: Claimed) -> Claimed:
     """What is still needed of a claim once its journal was told."""
+    if not (claimed.journal or claimed.steps or claimed.waits):
+        return claimed
     return msgspec.structs.replace(claimed, journal=[], steps=[], waits=[])
 
 

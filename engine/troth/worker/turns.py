@@ -1,15 +1,16 @@
 """Group commit: one `advance` for the turns that gathered while the last one was under way.
 
-Idle, a turn is sent at once; busy, many share a call and a commit. Postgres away: the same call is said again until it is back,
-which is harmless by contract. A batch that errors is sent again item by item; an item that errors alone parks its task, so that
-nothing poisonous goes round for ever.
+Idle, a turn is sent at once; busy, many share a call and a commit. What is due when an answer comes is sent before that answer is
+told, so that Postgres works on the one while the code goes on with the other. Postgres away: the same call is said again until
+it is back, which is harmless by contract. A batch that errors is sent again item by item; an item that errors alone parks its
+task, so that nothing poisonous goes round for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -30,6 +31,8 @@ AWAY_FIRST_S: Final = 0.1
 AWAY_LONGEST_S: Final = 2.0
 _ITS_OWN_FAULT: Final = ("22", "23", "54")
 """Data, constraints, limits: it will never go through. A full disk, a lock, a schema that is being migrated pass."""
+
+_Answers: TypeAlias = list[tuple[Run, Advanced]]
 
 _log = structlog.get_logger("troth.worker")
 
@@ -60,21 +63,28 @@ class Turns:
 
     async def send_forever(self) -> None:
         """Send what is due, batch after batch."""
-        loop = asyncio.get_running_loop()
+        told: _Answers = []
         while True:
-            await self._any.wait()
+            if not told:
+                await self._any.wait()
             runs, parts = self._gather()
             if not runs:
                 self._any.clear()
-                continue
-            answers = await self._send(parts)
-            by_task = {answer.task: answer for answer in answers}
-            done = asyncio.Event()
+            sending = asyncio.create_task(self._send(parts), name="troth advance") if runs else None
+            try:
+                if told:
+                    await self._told(told)
+                told = _matched(runs, await sending) if sending is not None else []
+            finally:
+                if sending is not None:
+                    sending.cancel()
 
-            loop.call_soon(self._tell, [(r, by_task[r.task]) for r in runs if r.task in by_task], done)
-            await done.wait()
+    async def _told(self, answers: _Answers) -> None:
+        done = asyncio.Event()
+        asyncio.get_running_loop().call_soon(self._tell, answers, done)
+        await done.wait()
 
-    def _tell(self, answers: Sequence[tuple[Run, Advanced]], done: asyncio.Event) -> None:
+    def _tell(self, answers: _Answers, done: asyncio.Event) -> None:
         # machines run from a plain callback, never inside a task
         try:
             self._answered(answers)
@@ -124,6 +134,11 @@ class Turns:
         reason = {"code": "unstorable", "message": str(error)[:2000]}
         halt = calls.Turn(turn.task, turn.epoch, turn.seen, "halt", reason=reason)
         return await self._send([TurnParts(halt)])
+
+
+def _matched(runs: Sequence[Run], answers: Sequence[Advanced]) -> _Answers:
+    by_task = {answer.task: answer for answer in answers}
+    return [(run, by_task[run.task]) for run in runs if run.task in by_task]
 
 
 def _said(run: Run, lingering: bool) -> TurnParts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -17,16 +16,17 @@ from troth.errors import Diverged, TrothError
 from troth.model import JournalEntry
 
 
-@dataclass(slots=True)
-class TurnParts:
+class TurnParts(msgspec.Struct, eq=False):
     """One turn as `advance` takes it."""
 
     turn: Turn
-    outcomes: list[StepOutcome] = field(default_factory=list[StepOutcome])
-    operations: list[Creation] = field(default_factory=list[Creation])
-    timers: list[Timer] = field(default_factory=list[Timer])
-    attempts: list[Attempt] = field(default_factory=list[Attempt])
-    cancels: list[Cancel] = field(default_factory=list[Cancel])
+    outcomes: list[StepOutcome] = []
+    operations: list[Creation] = []
+    timers: list[Timer] = []
+    attempts: list[Attempt] = []
+    cancels: list[Cancel] = []
+    outcome_bytes: int = 0
+    """How much of the outcomes is payload."""
 
     @property
     def items(self) -> int:
@@ -43,15 +43,14 @@ class TurnParts:
     def size(self) -> int:
         """How much of it is payload, in bytes."""
         said = [self.turn.value, self.turn.error]
-        for one in self.outcomes:
-            said += one.value, one.error
         for asked in self.operations:
             said += asked.args, asked.default
-        return sum(len(memoryview(each)) for each in said if isinstance(each, msgspec.Raw))
+        return self.outcome_bytes + sum(
+            [len(memoryview(each)) for each in said if isinstance(each, msgspec.Raw)]
+        )
 
 
-@dataclass(slots=True)
-class Arrived:
+class Arrived(msgspec.Struct, eq=False):
     """What an operation brought; `retried` says that attempts of it had failed before."""
 
     operation: Operation

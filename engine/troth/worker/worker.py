@@ -60,8 +60,12 @@ TRANSACTIONS_DEFAULT: Final = 10
 """Connections for `ctx.transaction`, and so how many of them run at once."""
 KEEP_DEFAULT: Final = 1000
 """Suspended workflows whose code stays in memory."""
-LOOK_AGAIN_S: Final = (0.02, 0.1, 0.5)
-"""When an idle worker looks again: a hint may be missed at the moment when it falls asleep."""
+LOOK_AGAIN_S: Final = (0.002, 0.02, 0.1, 0.5)
+"""When a worker that fell asleep looks again. Whoever looked for sleepers before it had said that it is one, and commits after
+it looked, sends no hint: that is a matter of one commit, so the first look comes soon.
+"""
+POLLS_WHEN_LISTENING: Final = 2
+"""An idle worker that hears hints looks by itself so many times less often."""
 BUSY_CLAIMS: Final = 3
 """After so many claims in a row that brought work, it wants no hints: it looks anyway."""
 ALONE_WAIT_S: Final = 5.0
@@ -79,10 +83,11 @@ class Worker:
     `concurrency`: workflows under way at once. `threads`: plain step functions at once. `transactions`: those of
     `ctx.transaction` at once. `keep`: suspended workflows whose code stays in memory, to go on without a replay. `provide`:
     replacements for what `provided(...)` makes. `lease`: how long it may be silent before its tasks are given to others.
-    `poll`: how often it looks for work by itself. `grace`: how long `stop` waits for steps under way before it gives their
-    tasks back. `blocked_named_after`, `blocked_leave_after`: how long one run of code may block the worker's loop before its
-    line is named in the log, and before the lease is left to run out, so that others go on. `watch`: entered around every
-    run of workflow code (`troth.worker.guard.Guard` is one). `seams`: for tests.
+    `poll`: how often it looks for what is due, and for work where it hears no hints (where it does, every second time).
+    `grace`: how long `stop` waits for steps under way before it gives their tasks back. `blocked_named_after`,
+    `blocked_leave_after`: how long one run of code may block the worker's loop before its line is named in the log, and before
+    the lease is left to run out, so that others go on. `watch`: entered around every run of workflow code
+    (`troth.worker.guard.Guard` is one). `seams`: for tests.
 
         async with Troth(dsn) as troth:
             await Worker(troth, [approve_order]).run()
@@ -323,11 +328,11 @@ class Worker:
                 continue
             if found:
                 streak += 1
-                looks = 0
+                looks = 1 if asleep else 0  # asleep all the while, it cannot have missed a hint
                 self._idle = self._idle and streak < BUSY_CLAIMS
             elif not self._idle:
                 # the mark is set by the look that comes now, so that whoever adds work after it sends a hint
-                streak = 0
+                streak = looks = 0
                 self._idle = True
             else:
                 streak = 0
@@ -335,8 +340,11 @@ class Worker:
 
     async def _woken(self, looks: int) -> bool:
         """Sleep until a hint or the next look; whether it was a hint."""
-        jitter = random.uniform(0.8, 1.0)  # noqa: S311 — so that workers do not look in step
-        pause = LOOK_AGAIN_S[looks] if looks < len(LOOK_AGAIN_S) else self.poll_s * jitter
+        if looks < len(LOOK_AGAIN_S):
+            pause = LOOK_AGAIN_S[looks]
+        else:
+            polls = POLLS_WHEN_LISTENING if self._listening else 1
+            pause = self.poll_s * polls * random.uniform(0.9, 1.1)  # noqa: S311 — so that workers do not look in step
         if not await _happens(self._wake, pause):
             return False
         if self._keeper is not None and len(self._runs) > 0:
@@ -390,7 +398,8 @@ class Worker:
                     run = None
                 if run is not None:
                     kept[each.task] = run
-                await self._complete(each, run)
+                if each.last_seq:
+                    await self._complete(each, run)
             await self._in_callback(self._runs.begin, [(each, kept.pop(each.task, None)) for each in claimed])
         finally:
             self._runs.coming = {}
@@ -416,7 +425,7 @@ class Worker:
 
     async def _tick_forever(self) -> None:
         while True:
-            pause = self.poll_s * random.uniform(0.8, 1.0)  # noqa: S311 — so that tickers do not go in step
+            pause = self.poll_s * random.uniform(0.9, 1.1)  # noqa: S311 — so that tickers do not go in step
             try:
                 done = await self._pool.run(calls.tick())
                 self._clock.sample(done.now)

@@ -39,7 +39,7 @@ begin
       get stacked diagnostics
         state = returned_sqlstate, message = message_text, v_constraint = constraint_name, place = pg_exception_context;
       message := left(message, 300) || coalesce(' / constraint ' || nullif(v_constraint, ''), '');
-      place := left(place, 600);
+      place := left(place, 2000);
     end;
     return next;
   end loop;
@@ -115,11 +115,15 @@ class Caller:
                 yield Outcome(name, call, state, message or "", place or "")
 
     def _look(self) -> None:
-        ids = self._ground.execute("select id from promise order by random() limit 30").fetchall()
+        # chosen here and not by Postgres: the seed says which
+        ids = self._ground.execute("select id from promise order by id").fetchall()
         tasks = self._ground.execute(
-            "select id, epoch, last_seq from task order by state <> 'claimed', random() limit 12"
+            "select id, epoch, last_seq from task order by state <> 'claimed', id limit 40"
         ).fetchall()
-        self._known = Known([each for (each,) in ids] or ["w0"], tasks or [("w0", 1, 0)])
+        self._known = Known(
+            [each for (each,) in self._random.sample(ids, min(len(ids), 30))] or ["w0"],
+            self._random.sample(tasks, min(len(tasks), 12)) or [("w0", 1, 0)],
+        )
 
     def _call(self, function: Function) -> tuple[str, str]:
         random = self._random

@@ -32,10 +32,12 @@ DOCUMENTED = {
 def is_ours(outcome: Outcome) -> bool:
     """An answer, one of our errors, a documented one, or plain data that no parameter of that type can take.
 
-    Data that were found wanting only when a row was written had come through the checks.
+    Data found wanting only when a row was written had come through the checks. But a field of a JSON item is read there,
+    and one of the wrong type is an error of the whole call.
     """
     if outcome.state.startswith("22"):
-        return not outcome.place.startswith(('SQL statement "update', 'SQL statement "insert'))
+        written = outcome.place.startswith(('SQL statement "update', 'SQL statement "insert'))
+        return not written or "jsonb_to_record" in outcome.place
     return outcome.state == "00000" or outcome.state.startswith("TR") or outcome.state in DOCUMENTED
 
 

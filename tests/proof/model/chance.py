@@ -142,6 +142,10 @@ class Chance:
         return self.rng.sample(LANES, self.rng.randint(1, len(LANES)))
 
     def clock(self, now: int) -> int:
+        """The next instant: seldom far away, and now and then the very one at which something is due."""
+        due = [at for at in self._due() if at >= now]
+        if due and self.odds(0.06):
+            return min(due)
         return now + self.weighed(
             {
                 0: 25,
@@ -154,6 +158,15 @@ class Chance:
                 2 * DAY: 0.4,
             }
         )
+
+    def _due(self) -> list[int]:
+        state = self.state
+        due = [
+            p.timeout_at for p in state.promises.values() if p.state == "pending" and p.timeout_at is not None
+        ]
+        due += [wait.fire_at for wait in state.waits.values() if wait.fire_at is not None]
+        due += [worker.seen_at + worker.lease for worker in state.workers.values() if worker.died_at is None]
+        return due + [task.claimed_at + SECOND for task in self.tasks() if task.claimed_at is not None]
 
 
 SORTS: Final[dict[str, Callable[[Promise], object]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.proof.model.oracle import Oracle
@@ -122,10 +123,14 @@ class Both:
 
 
 def _compare_audit(table: dict[int, Audit], count: int, rows: list[Any]) -> None:
-    found = sorted((Audit(*columns) for _, *columns in rows), key=repr)
-    expected = sorted((table[n] for n in list(table)[len(table) - len(rows) :]), key=repr)
+    found = sorted((Audit(*columns) for _, *columns in rows), key=_in_order)
+    expected = sorted((table[n] for n in list(table)[len(table) - len(rows) :]), key=_in_order)
     if count != len(table) or found != expected:
         raise Difference(f"audit differs\n  oracle: {expected}\n  SQL:    {found}")
+
+
+def _in_order(row: Audit) -> str:
+    return json.dumps(row, sort_keys=True)
 
 
 def _comparable(verb: str, answer: Json) -> Json:

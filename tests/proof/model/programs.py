@@ -235,7 +235,7 @@ def _heartbeat(chance: Chance) -> Given:
         "worker": worker,
         "tasks": [task for task, _ in held],
         "epochs": [epoch for _, epoch in held],
-        "under_way": chance.pick((0, SECOND, 5 * SECOND)),
+        "under_way": chance.pick((0, SECOND, SECOND, 5 * SECOND)),
     }
 
 

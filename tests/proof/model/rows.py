@@ -158,7 +158,7 @@ class Limits:
     timeout_days: int = 36_500
     batch_items: int = 12
     search_limit: int = 1_000
-    attempts: int = 3
+    attempts: int = 2
     journal_entries: int = 10
     children: int = 5
     family_members: int = 7

@@ -18,7 +18,7 @@ from tests.proof.model.coverage import missing, table
 from tests.proof.model.many import runs
 from tests.proof.model.running import Reached
 
-SHARES = 7
+SHARES = 8
 RUNS = 100
 """In each share, so that no test is long."""
 STEPS = 60

@@ -34,9 +34,9 @@ ENGINES = [
     ("_tick_timers", "where task = any (v_ids) and fire_at <= v_now;", "where task = any (v_ids) and fire_at < v_now;"),
     ("_bury_workers", "when t.attempts > 0 then '!'", "when t.attempts > 1 then '!'"),
     ("claim", "order by t.priority, t.ready_at, t.id limit share.heads", "order by t.id desc limit share.heads"),
-    ("heartbeat", "t.claimed_at < v_now - p_under_way", "t.claimed_at <= v_now - p_under_way"),
+    ("heartbeat", "attempts = greatest(t.attempts - 1, 0)", "attempts = t.attempts"),
     ("resume", "attempts = 0", "attempts = attempts"),
-    ("_is_kept", "exists (select from wait w where w.promise = p.id offset 0)", "false"),
+    ("_is_kept", "p.settled_at >= p_before", "false"),
     ("commit_step", "attempts = 0", "attempts = attempts"),
     ("_fork_point", "c.seq - 1", "c.seq"),
 ]  # fmt: skip

@@ -165,7 +165,7 @@ def _store(state: State, turn: Turn) -> None:
         last_seq=turn.last_seq,
         last_at=turn.last_at,
         children=turn.children,
-        news=False,
+        news=task.news and turn.verdict == "news",
         attempts=0 if turn.changed else task.attempts,
         kept_by=None if turn.changed else task.kept_by,
         asked=max(task.asked, turn.told) if asked else task.asked,

@@ -370,6 +370,7 @@ WISHES: Final[tuple[Wish, ...]] = (
     _closed,
     _holder_leaves,
     _journal,
+    _journal,
     _by_hand(again=False),
     _of("create_promise", lambda p: p.function is None),
     _of("cancel", _ended),
