@@ -105,13 +105,6 @@ LOCKS: Final = (
         "an awaiter's row is written without its lock",
         "advance::test_an_end_whose_awaiter_is_held_is_busy",
     ),
-    _settle(
-        "a timeout passes over awaiters that others hold",
-        "and p.id <> all (v_stuck)",
-        "",
-        "an awaiter's row is waited for",
-        "promises::test_an_overdue_promise_whose_awaiter_is_held_waits_its_turn",
-    ),
     _commit(
         "a late step judges an unlocked row",
         "where id = p_task for no key update skip locked",

@@ -4,7 +4,7 @@
     python -m tests.proof.mutants --wide          # each, the wide suite, until the first test that fails
     python -m tests.proof.mutants NAME ...        # these only
     python -m tests.proof.mutants --part=1/4      # the first quarter of them
-    python -m tests.proof.mutants --control       # no mutant, the narrow tests of all: they pass
+    python -m tests.proof.mutants --control       # no mutant, some of the narrow tests: they pass
 
 One process imports everything and starts the server; each mutant is a copy of the migrated database with one file of `sql/`
 loaded anew, and a fork of that process in which pytest runs. A mutant whose old text is not in its file exactly once is an
@@ -33,7 +33,12 @@ from troth.testing.server import Ground, Template, connected
 
 ROOT = Path(__file__).resolve().parents[3]
 WIDE = ("tests/sql", "tests/proof/races/test_schedules.py")
-OPTIONS = ("-x", "-q", "--tb=line", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist")
+HANGS_S = 60
+"""A mutant in which a test does not end is noticed too."""
+OPTIONS = (
+    *("-x", "-q", "--tb=line", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist"),
+    *("-o", f"faulthandler_timeout={HANGS_S}"),
+)
 SURVIVED, KILLED = 0, 1
 """What pytest ends with: every test passed, or one failed."""
 
@@ -146,7 +151,8 @@ def _killed(template: Template, mutant: Mutant, *, wide: bool) -> bool:
 
 
 def _control(template: Template) -> int:
-    verdict = judged(template, None, sorted({test for each in MUTANTS for test in each.tests}))
+    # `make test` runs all of them; here it is to be seen that they pass in a fork
+    verdict = judged(template, None, sorted({test for each in MUTANTS for test in each.tests})[::6])
     passed = verdict.code == SURVIVED
     sys.stdout.write("all pass\n" if passed else verdict.output[-3000:])
     return 0 if passed else 1
