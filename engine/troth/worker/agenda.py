@@ -17,6 +17,8 @@ from troth.core import STEP, TIMER, Operation
 from troth.model import Claimed
 from troth.worker.wording import asked_bytes, fires_at, later, timer
 
+CREATIONS_MAX: Final = 1000
+"""Operations that one turn records; a fan-out of thousands goes in several."""
 _STALE_TIMERS: Final = 64
 
 
@@ -126,7 +128,7 @@ class Agenda:
             queue.popleft()
         return bool(queue)
 
-    def creations(self, most: int, most_bytes: int) -> tuple[list[Operation], bool]:
+    def creations(self, most_bytes: int) -> tuple[list[Operation], bool]:
         """The next ones to be recorded, in the order in which they were asked for, and whether there are more."""
         found: list[Operation] = []
         if not self._unrecorded:
@@ -135,7 +137,7 @@ class Agenda:
         for operation in self._unrecorded:
             if self._open.get(operation.path) is not operation:
                 continue
-            if len(found) >= most or size >= most_bytes:
+            if len(found) >= CREATIONS_MAX or size >= most_bytes:
                 return found, True
             size += asked_bytes(operation)
             found.append(operation)

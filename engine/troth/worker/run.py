@@ -44,12 +44,10 @@ from troth.worker.wording import (
     parked,
 )
 
-CREATIONS_MAX: Final = 1000
-"""Operations that one turn records; a fan-out of thousands goes in several."""
 AHEAD_MAX: Final = 1000
 """Events that the code is told ahead of the journal; the next ones wait until these are durable."""
 TURN_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Payload after which neither goes on."""
+"""Payload after which neither these nor creations go on in one turn."""
 
 
 class Run:
@@ -247,9 +245,8 @@ class Run:
         if self.in_flight or self._ahead or self._news or machine is None or machine.done or self._leaving:
             return []
         agenda = self._agenda
-        if not (agenda.waiting or agenda.later) or agenda.unrecorded():
-            return []
-        return agenda.startable(self._now())
+        idle = not (agenda.waiting or agenda.later) or agenda.unrecorded()
+        return [] if idle else agenda.startable(self._now())
 
     def attempt(self, operation: Operation) -> tuple[int, Any]:
         """The number of a step's attempt that begins, and what the last heartbeat before it said."""
@@ -341,11 +338,9 @@ class Run:
 
     def _replay(self, entries: Sequence[JournalEntry], waits: Sequence[OpenWait] = ()) -> None:
         """Run the code anew and tell it all these events, which are durable; `waits` are recorded and have none yet."""
-        if self._machine is not None:
-            self.evict()
+        self.evict()
         claimed = self._claimed
-        self.told = []
-        self.seen = 0
+        self.told, self.seen = [], 0
         self._ahead, self._ahead_bytes = [], 0
         self._owed.begin()
         self._unwanted.clear()
@@ -477,7 +472,7 @@ class Run:
         turn, agenda = parts.turn, self._agenda
         if machine.done:
             agenda.keep_what_outlives()
-        self._sent_creations, more = agenda.creations(CREATIONS_MAX, TURN_BYTES_MAX)
+        self._sent_creations, more = agenda.creations(TURN_BYTES_MAX)
         parts.operations = [
             creation(self.task, operation, machine.cohort(operation.issued), self._payloads)
             for operation in self._sent_creations
@@ -486,8 +481,7 @@ class Run:
         if (turn.then == "finish" and more) or (turn.then == "release" and unsaid):
             parts.turn = Turn(self.task, self.epoch, self.seen)
         elif turn.then is None:
-            more = more or unsaid
-            if not more:
+            if not (more := more or unsaid):
                 parts.cancels = self._owed.say(turn, machine.open, machine.told)
                 more = self._owed.more
             if not (more or lingering or self._working):
