@@ -55,7 +55,7 @@ test: $(READY) system ## every test but the long proofs, on Postgres 15 (or on t
 
 # --- proofs: all of them, bounded, in `make proof`; each by itself as long as one likes (docs/reliability.md) ---
 
-.PHONY: proof invariants model histories protocol races mutants mutate-core chaos failover
+.PHONY: proof invariants model histories protocol races mutants mutate-core pooled chaos failover
 proof: $(READY) system ## that nothing is lost, doubled or wedged; and what needs a Postgres again, on another one and otherwise
 	@$(PYTHON) tools/system.py proof
 	@echo "== the proofs"
@@ -70,6 +70,8 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged; and what need
 	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
 	@echo "== workers that keep the code of one suspended workflow"
 	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
+	@echo "== through a pooler"
+	TROTH_TEST_POSTGRES=15 TROTH_TEST_POOLED=on $(PYTEST) tests/engine/test_transactional_steps.py
 
 invariants: $(READY) system ## every test of the functions with each row's changes judged, and how often each invariant was met
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/sql tests/proof/invariants tests/proof/privileges
@@ -96,6 +98,10 @@ mutants: $(READY) system ## every mutant of sql/ against the wide suite (python 
 
 mutate-core: $(READY) ## what the core's tests do not notice: make mutate-core MUTANTS=60 SEED=0 (MUTANTS=0: all)
 	nice $(BIN)/python -m tests.proof.mutation $(or $(MUTANTS),60) $(or $(SEED),0)
+
+pooled: $(READY) system ## the workers' tests through pgbouncer in transaction mode, with LISTEN past it
+	@$(PYTHON) tools/system.py proof
+	TROTH_TEST_POSTGRES=15 TROTH_TEST_POOLED=on $(PYTEST) $(WITH_WORKERS)
 
 chaos: $(READY) ## everything is killed at random, and nothing may be lost: make chaos MINUTES=60
 	$(BIN)/python -m tests.proof.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))

@@ -1,7 +1,12 @@
-"""A client, workers in this process, and worker processes, all ended behind each test."""
+"""A client, workers in this process, and worker processes, all ended behind each test.
+
+With TROTH_TEST_POOLED=on all of them go through pgbouncer in transaction mode, but for LISTEN.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +14,35 @@ from typing import Any
 import pytest
 
 from tests.engine.running import Stage, WorkerProcess, client_options
+from tests.support.pooler import led_through, pooler
+from tests.support.postgres import Template
 from troth import Troth
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "unpooled(why): the test cannot hold behind a pooler, by its nature")
+
+
+@pytest.fixture(scope="session")
+def pooler_of_all(postgres: Template) -> Iterator[None]:
+    with (
+        tempfile.TemporaryDirectory(prefix="troth-pooler-") as place,
+        pooler(postgres.dsn, Path(place)) as port,
+        led_through(postgres.dsn, port),
+    ):
+        assert f":{port}/" in Troth(postgres.dsn).dsn
+        yield
+
+
+@pytest.fixture(autouse=True)
+def pooled(request: pytest.FixtureRequest) -> None:
+    """All clients go through the pooler, if the run is to have one."""
+    if os.environ.get("TROTH_TEST_POOLED") != "on" or "dsn" not in request.fixturenames:
+        return
+    marker = request.node.get_closest_marker("unpooled")
+    if marker is not None:
+        pytest.skip(f"not behind a pooler: {marker.args[0]}")
+    request.getfixturevalue("pooler_of_all")
 
 
 @pytest.fixture

@@ -320,6 +320,18 @@ def test_a_huge_attribute_is_not_walked_to_its_end() -> None:
     assert describe_error(error).parts is None
 
 
+def test_a_large_text_is_not_walked_by_the_letter() -> None:
+    """A worker's loop stands still meanwhile."""
+    error = ExceptionGroup("all", [ValueError("x" * 200_000, "y" * 10_000)] * 3)
+    walked: list[str] = []
+    sys.setprofile(lambda frame, event, _: walked.append(f"{event} {frame.f_code.co_name}"))
+    try:
+        describe_error(error)
+    finally:
+        sys.setprofile(None)
+    assert len(walked) < 5000
+
+
 class Hostile(Exception):
     """Everything that can be asked of it fails."""
 

@@ -194,7 +194,7 @@ async def test_s91_an_answer_to_commit_that_is_lost_makes_nothing_twice(
         if broken:
             await commit(self)
             return
-        pid = self._connection.get_server_pid()
+        pid = await backend_of(self._connection)
         broken.append(pid)
         if committed:
             await commit(self)

@@ -1,21 +1,26 @@
-"""pgbouncer in transaction mode, in front of the Postgres of a DSN."""
+"""pgbouncer in transaction mode, in front of the Postgres of a DSN; and all clients of a process led through it."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.support.ports import free_port
+from troth import SyncTroth, Troth
+from troth.dsn import find_dsn
 
 BINARY = Path("/usr/sbin/pgbouncer")
 PATIENCE_S = 60.0
+LED = "TROTH_TEST_LED"
+"""How a process is told which server's clients to lead through which port."""
 SETTINGS = """[databases]
 * = host={host} port={port} user={user} password={password}
 [pgbouncer]
@@ -73,3 +78,48 @@ def _answers(dsn: str) -> bool:
             return True
     except psycopg.OperationalError:
         return False
+
+
+@contextmanager
+def led_through(dsn: str, port: int) -> Iterator[None]:
+    """Until the end, each client of this server goes through the pooler, in this process and in the workers that it starts.
+
+    What is told to do otherwise (`prepared`, `listen_dsn`) does so; what connects by itself goes straight to the server.
+    """
+    straight = [(client, client.__init__) for client in (Troth, SyncTroth)]
+    os.environ[LED] = f"{_server_of(dsn)} {port}"
+    try:
+        lead()
+        yield
+    finally:
+        del os.environ[LED]
+        for client, make in straight:
+            _make_by(client, make)
+
+
+def lead() -> None:
+    """Lead the clients of this process as its environment says."""
+    if LED in os.environ:
+        server, port = os.environ[LED].split()
+        _make_by(Troth, _leading(Troth.__init__, server, int(port), "listen_dsn"))
+        _make_by(SyncTroth, _leading(SyncTroth.__init__, server, int(port)))
+
+
+def _make_by(client: type, make: Callable[..., None], name: str = "__init__") -> None:
+    setattr(client, name, make)
+
+
+def _leading(make: Callable[..., None], server: str, port: int, *to_server: str) -> Callable[..., None]:
+    def led(self: Any, dsn: str | None = None, **options: Any) -> None:
+        direct = find_dsn(dsn)
+        if f"@{server}/" in direct:
+            dsn = through(direct, port)
+            options = {"prepared": False, **dict.fromkeys(to_server, direct), **options}
+        make(self, dsn, **options)
+
+    return led
+
+
+def _server_of(dsn: str) -> str:
+    parts = conninfo_to_dict(dsn)
+    return f"{parts.get('host')}:{parts.get('port')}"

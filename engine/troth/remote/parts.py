@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ parts_bytes_max: Final = 16 * 1024
 """Arguments and attributes of an exception, as JSON."""
 parts_depth_max: Final = 10
 _coded_bytes_max: Final = 4 * 1024
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _CODING: Final = (UnicodeDecodeError, UnicodeEncodeError)
 
 
@@ -63,7 +65,7 @@ def _is_plain(value: object, bytes_max: int) -> bool:
     while ahead and bytes_max > 0:
         part, depth = ahead.pop()
         bytes_max -= len(part) if isinstance(part, str) else 1
-        if depth > parts_depth_max:
+        if depth > parts_depth_max or bytes_max < 0:
             return False
         if type(part) is list:
             inner = cast("list[object]", part)
@@ -84,7 +86,7 @@ def _is_plain(value: object, bytes_max: int) -> bool:
 
 def _is_plain_leaf(part: object) -> bool:
     if type(part) is str:
-        return "\0" not in part and not any("\ud800" <= each <= "\udfff" for each in part)
+        return _UNSTORABLE.search(part) is None
     if type(part) is float:
         return math.isfinite(part) and (part != 0 or math.copysign(1, part) > 0)
     return part is None or type(part) is bool or (type(part) is int and part.bit_length() < 64)

@@ -23,6 +23,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.support.pooler import lead
 from troth import Troth, Unreachable, Worker
 from troth.gateway.pool import Pool
 
@@ -91,6 +92,7 @@ def state_of(pid: int) -> str:
 
 async def main(options: dict[str, Any]) -> None:
     modules = options.get("modules", ["tests.engine.programs.stories"])
+    lead()
     async with Troth(options["dsn"], notify=options.get("notify", True)) as troth:
         worker = Worker(
             troth,

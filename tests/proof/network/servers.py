@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def begin(home: Path, **settings: str | int) -> Postgres:
 
 def do(dsn: str, *statements: str) -> list[Any]:
     """Carry out statements as an operator; the rows of the last."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
         rows: list[Any] = []
         for each in statements:
             found = connection.execute(each.encode())
@@ -50,9 +50,12 @@ DISCONNECT = (
 
 
 async def live_through(
-    dsn: str, trouble: Act, relief: Act, log: list[Any], noticed: tuple[str, ...]
+    dsn: str, trouble: Act, relief: Act, log: list[Any], noticed: tuple[str, ...], *, amid: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Orders before, in and after some trouble: all end, and nothing is wrong. Seconds from the relief to the first and last."""
+    """Orders before, in and after some trouble: all end, and nothing is wrong. Seconds from the relief to the first and last.
+
+    The orders `amid` are started by the trouble itself.
+    """
     async with Troth(dsn, **client_options()) as client, open_shop(dsn, dsn, dsn):
         for id in BEFORE:
             await client.start(id, order, id)
@@ -60,19 +63,19 @@ async def live_through(
         for id in BEFORE:
             await until(partial(_is_suspended, client, id), f"{id} is under way")
         await trouble()
-        deciding = [asyncio.create_task(insist(client, id)) for id in BEFORE]
+        deciding = [asyncio.create_task(insist(client, id)) for id in [*BEFORE, *amid]]
         starting = [asyncio.create_task(_begin(client, id)) for id in AFTER]
         await until(lambda: [e for e in log if any(word in str(e) for word in noticed)], f"{noticed} is said")
-        assert not any(each.done() for each in waiting), "who waits for a result sits it out"
+        assert [e for e in waiting if e.done() and e.exception()] == [], "who waits for a result sits it out"
         await relief()
         relieved = time.monotonic()
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         first = time.monotonic() - relieved
         await asyncio.gather(*waiting, *starting, *deciding)
         await asyncio.gather(*(insist(client, id) for id in AFTER))
-        for id in AFTER:
+        for id in [*AFTER, *amid]:
             await client.handle(id).result(60)
-    judge(dsn, BEFORE + AFTER)
+    judge(dsn, [*BEFORE, *AFTER, *amid])
     return {"first": round(first, 1), "all": round(time.monotonic() - relieved, 1)}
 
 

@@ -17,15 +17,10 @@ from tests.proof.network.servers import DISCONNECT, begin, do, live_through
 from troth import DatabaseError, Troth
 from troth.dev import Postgres
 from troth.gateway.pool import Pool
-from troth.worker import turns
 
 Told = Any
 
-
-@pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says things again soon enough for a test."""
-    monkeypatch.setattr(turns, "AWAY_LONGEST_S", 0.5)
+pytestmark = pytest.mark.usefixtures("unhurried")
 
 
 @pytest.fixture
