@@ -55,7 +55,7 @@ test: $(READY) system ## every test but the long proofs, on Postgres 15 (or on t
 
 # --- proofs: all of them, bounded, in `make proof`; each by itself as long as one likes (docs/reliability.md) ---
 
-.PHONY: proof invariants model histories protocol races mutants mutate-core pooled chaos failover
+.PHONY: proof invariants plans model histories protocol races mutants mutate-core pooled chaos failover
 proof: $(READY) system ## that nothing is lost, doubled or wedged; and what needs a Postgres again, on another one and otherwise
 	@$(PYTHON) tools/system.py proof
 	@echo "== the proofs"
@@ -102,6 +102,9 @@ mutate-core: $(READY) ## what the core's tests do not notice: make mutate-core M
 pooled: $(READY) system ## the workers' tests through pgbouncer in transaction mode, with LISTEN past it
 	@$(PYTHON) tools/system.py proof
 	TROTH_TEST_POSTGRES=15 TROTH_TEST_POOLED=on $(PYTEST) $(WITH_WORKERS)
+
+plans: $(READY) ## what each call reads beside a million promises, whatever the planner knows (tests/proof/plans), on both Postgres
+	$(BIN)/python -m pytest -q -n 0 tests/proof/plans
 
 chaos: $(READY) ## everything is killed at random, and nothing may be lost: make chaos MINUTES=60
 	$(BIN)/python -m tests.proof.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
@@ -173,7 +176,3 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,testing]'
 	@touch $@
-
-.PHONY: plans
-plans: $(READY) ## what each call reads beside a million promises, whatever the planner knows (tests/proof/plans), on both Postgres
-	$(BIN)/python -m pytest -q -n 0 tests/proof/plans

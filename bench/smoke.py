@@ -24,7 +24,7 @@ from troth import Context, Troth, Worker, workflow
 WORKFLOWS: Final = 3000
 LONE_STEPS: Final = 30
 WAITERS: Final = 500
-IDLE_S: Final = 20.0
+IDLE_S: Final = 30.0
 GUARD_S: Final = 300.0
 LOOK_COMMITS: Final = 2
 """What one look at the counters itself commits."""
