@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.proof.mutants.mutants import MUTANTS, Mutant
+from tests.proof.mutants.mutant import Mutant
+from tests.proof.mutants.mutants import MUTANTS
 from tests.proof.mutants.tool import mutated
 from tests.support.postgres import Template
 

@@ -27,7 +27,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 import troth.testing.server as servers
-from tests.proof.mutants.mutants import MUTANTS, Mutant
+from tests.proof.mutants.mutant import Mutant
+from tests.proof.mutants.mutants import MUTANTS
 from troth.schema import sql_files
 from troth.testing.server import Ground, Template, connected
 
