@@ -19,10 +19,6 @@ from tests.support.postgres import Template
 from troth import Troth
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "unpooled(why): the test cannot hold behind a pooler, by its nature")
-
-
 @pytest.fixture(scope="session")
 def pooler_of_all(postgres: Template) -> Iterator[None]:
     with (
@@ -37,12 +33,8 @@ def pooler_of_all(postgres: Template) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def pooled(request: pytest.FixtureRequest) -> None:
     """All clients go through the pooler, if the run is to have one."""
-    if os.environ.get("TROTH_TEST_POOLED") != "on" or "dsn" not in request.fixturenames:
-        return
-    marker = request.node.get_closest_marker("unpooled")
-    if marker is not None:
-        pytest.skip(f"not behind a pooler: {marker.args[0]}")
-    request.getfixturevalue("pooler_of_all")
+    if os.environ.get("TROTH_TEST_POOLED") == "on" and "dsn" in request.fixturenames:
+        request.getfixturevalue("pooler_of_all")
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ pool_mode = transaction
 default_pool_size = 20
 max_client_conn = 1000
 server_idle_timeout = 5
+server_check_delay = 0
 ignore_startup_parameters = extra_float_digits,options
 """
 
