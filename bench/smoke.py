@@ -209,11 +209,12 @@ async def _suspended(troth: Troth, ids: list[str]) -> None:
 
 
 def run(on: Bench, idle_s: float) -> list[Held]:
-    """On a database of its own, where functions are counted."""
+    """On a database of its own, where functions are counted and nobody but us commits (autovacuum would)."""
     with on.database() as dsn:
         on.prepare("troth", dsn)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("alter system set track_functions = 'all'")
+            connection.execute("alter system set autovacuum = off")
             connection.execute("select pg_reload_conf()")
         return [*_one_step(dsn), *_waiting(dsn), *_lone(dsn), *_idle(dsn, idle_s)]
 
