@@ -60,10 +60,8 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged; and what need
 	@$(PYTHON) tools/system.py proof
 	@echo "== the proofs"
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/proof
-	@echo "== chaos"
-	TROTH_TEST_POSTGRES=15 $(MAKE) chaos
-	@echo "== failover"
-	TROTH_TEST_POSTGRES=15 $(MAKE) failover
+	@echo "== chaos, and failover beside it"
+	TROTH_TEST_POSTGRES=15 $(MAKE) --jobs=2 --output-sync=target chaos failover
 	@echo "== what does not depend on the machine"
 	$(MAKE) bench-smoke
 	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
