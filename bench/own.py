@@ -22,6 +22,7 @@ import uvloop
 from bench.conductor import HOME, Bench, Result
 from bench.replay import replays
 from troth import Context, Troth, Worker, workflow
+from troth.cli.working import calm_collector
 from troth.dev.server import free_port
 
 CHILDREN: Final = 10_000
@@ -257,6 +258,7 @@ async def _work(dsn: str) -> None:
     async with Troth(dsn) as troth:
         worker = Worker(troth, WORKFLOWS)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+        calm_collector()
         await worker.run()
 
 

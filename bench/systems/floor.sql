@@ -46,7 +46,7 @@ create function floor.turn(
   p_ids text[], p_epochs integer[], p_check_ids text[], p_check_steps integer[], p_check_values jsonb[],
   p_end_ids text[], p_end_results jsonb[], p_wait_ids text[], p_wait_events text[]
 ) returns text[]
-  language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan
+  language plpgsql set enable_seqscan = off set enable_nestloop = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_held text[];

@@ -12,6 +12,7 @@ import uvloop
 
 from bench.system import CALLERS, PAUSE_S, System, mark, stepped
 from troth import Context, Troth, Worker, workflow
+from troth.cli.working import calm_collector
 
 
 async def noop(x: int) -> int:
@@ -118,6 +119,7 @@ class TrothSystem(System):
         async with Troth(self.dsn) as client:
             worker = Worker(client, [one, ten, slow, wait, low])
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+            calm_collector()
             mark(ready=True)
             await worker.run()
 

@@ -100,11 +100,11 @@ async def _work(connect: Callable[[], Troth], make: Callable[[Troth], Worker]) -
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
-        _calm_collector()
+        calm_collector()
         await worker.run()
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Let the garbage collector look less often, and never again at what was loaded to begin with.
 
     A worker leaves no circles of its own, yet holds a thousand workflows at once: at Python's usual pace the collector goes
