@@ -26,6 +26,7 @@ PYTEST := $(TIMED) $(BIN)/python -m pytest -q -n 3 --dist loadgroup --max-worker
 # What says something new with another Postgres, another way to be woken, or more or less code kept in memory.
 WITH_WORKERS := $(addprefix tests/engine/test_,branches.py cancellation.py children.py client.py context.py crashes.py deploys.py \
     failures.py patches.py scenarios.py steps.py transactional_steps.py transactions.py worker.py)
+WITH_WAITING := $(addprefix tests/engine/test_,branches.py cancellation.py children.py crashes.py patches.py scenarios.py steps.py worker.py)
 ON_EVERY_POSTGRES := tests/sql tests/api $(WITH_WORKERS) $(wildcard tests/engine/test_schema tests/engine/test_dev*.py \
     tests/engine/test_launcher*.py tests/engine/test_engine_simulation.py tests/engine/test_testing_crashes.py)
 SOURCES := $(wildcard engine api migrations examples bench tests tools)
@@ -61,13 +62,13 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged; and what need
 	@echo "== the proofs"
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/proof
 	@echo "== chaos, and failover beside it"
-	TROTH_TEST_POSTGRES=15 $(MAKE) --jobs=2 --output-sync=target chaos failover
+	TROTH_TEST_POSTGRES=15 $(MAKE) --jobs=2 --output-sync=target chaos failover LAGGING=2
 	@echo "== what does not depend on the machine"
 	$(MAKE) bench-smoke
 	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
-	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 $(PYTEST) $(ON_EVERY_POSTGRES)
+	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 TROTH_TEST_CHANGES=none $(PYTEST) $(ON_EVERY_POSTGRES)
 	@echo "== workers that keep the code of one suspended workflow"
-	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WORKERS)
+	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WAITING)
 	@echo "== through a pooler"
 	TROTH_TEST_POSTGRES=15 TROTH_TEST_POOLED=on $(PYTEST) tests/engine/test_transactional_steps.py
 
@@ -107,8 +108,8 @@ plans: $(READY) ## what each call reads beside a million promises, whatever the 
 chaos: $(READY) ## everything is killed at random, and nothing may be lost: make chaos MINUTES=60
 	$(BIN)/python -m tests.proof.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
 
-failover: $(READY) ## a standby is promoted under load, and nothing may be missing: make failover RUNS=10
-	$(BIN)/python -m tests.proof.failover --runs $(or $(RUNS),10)
+failover: $(READY) ## a standby is promoted under load, and nothing may be missing: make failover RUNS=10 LAGGING=5
+	$(BIN)/python -m tests.proof.failover --runs $(or $(RUNS),10) --lagging $(or $(LAGGING),5)
 
 # --- checks ---
 

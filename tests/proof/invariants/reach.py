@@ -3,13 +3,14 @@
 A rule that nothing came near was not tested, however green the run. Counted are the situations that a test left behind
 (`situations.sql`), the changes that its calls made (`judged.sql`) and their answers (`answers.py`); each in every test
 whose database has the log of changes. The table stands at the end of every run that counted anything. A zero fails the
-run only if all tests of the functions were in it: a single file reaches what it reaches.
+run only if all tests of the functions were in it, with the log: a single file reaches what it reaches.
 
 Under pytest-xdist each process counts for itself and tells the first one at its end.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,7 +57,8 @@ class Reach:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         there = {item.path for item in session.items}
         self.is_whole = (
-            not self._some_left_out
+            os.environ.get("TROTH_TEST_CHANGES") != "none"
+            and not self._some_left_out
             and not any("::" in each for each in session.config.args)
             and there.issuperset(self._folder.glob("test_*.py"))
         )
