@@ -19,7 +19,7 @@ import psycopg
 from absurd_sdk import Absurd, AsyncAbsurd
 from absurdctl import BUNDLED_SCHEMA_SQL
 
-from bench.system import CALLERS, PAUSE_S, System, mark, stepped
+from bench.system import CALLERS, PAUSE_S, Engine, mark, stepped
 
 QUEUE = "bench"
 WORKERS = 8
@@ -65,7 +65,7 @@ def _register(app: Absurd) -> Absurd:
     return app
 
 
-class AbsurdSystem(System):
+class AbsurdSystem(Engine):
     """See the module."""
 
     name = "absurd"

@@ -18,7 +18,7 @@ import asyncpg
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient
 
-from bench.system import CALLERS, PAUSE_S, System, mark, stepped
+from bench.system import CALLERS, PAUSE_S, Engine, mark, stepped
 
 QUEUE = "bench"
 POLL_S = 0.01
@@ -80,7 +80,7 @@ async def low(id: str) -> None:
     await note(id)
 
 
-class Dbos(System):
+class Dbos(Engine):
     """See the module."""
 
     name = "dbos"

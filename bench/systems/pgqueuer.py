@@ -28,7 +28,6 @@ class Pgqueuer(System):
 
     name = "pgqueuer"
     settings = f"asyncpg, batch_size={BATCH}, durable tables, uvloop; enqueue of lists for batches"
-    works = frozenset({"starts", "drain", "slow", "low"})
 
     @property
     def version(self) -> str:

@@ -16,6 +16,7 @@ from bench.system import CALLERS, PAUSE_S, System, mark, stepped
 
 CONCURRENCY = 50
 POOL = 10
+POLL_S = 0.1
 
 
 class Procrastinate(System):
@@ -23,7 +24,6 @@ class Procrastinate(System):
 
     name = "procrastinate"
     settings = f"PsycopgConnector(max_size={POOL}), concurrency={CONCURRENCY}, listen_notify, batch_defer_async for batches"
-    works = frozenset({"starts", "drain", "slow", "low"})
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
@@ -69,7 +69,9 @@ class Procrastinate(System):
     async def _work(self) -> None:
         async with self._app.open_async():
             mark(ready=True)
-            await self._app.run_worker_async(queues=["bench"], concurrency=CONCURRENCY)
+            await self._app.run_worker_async(
+                queues=["bench"], concurrency=CONCURRENCY, fetch_job_polling_interval=POLL_S
+            )
 
 
 async def one(id: str) -> int:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import asyncpg
 import uvloop
 
-from bench.system import CALLERS, PAUSE_S, System, mark, stepped
+from bench.system import CALLERS, PAUSE_S, Engine, mark, stepped
 from troth import Context, Troth, Worker, workflow
 from troth.cli.working import calm_collector
 
@@ -67,7 +67,7 @@ async def low(ctx: Context, x: str) -> None:
     await ctx.run(note, x)
 
 
-class TrothSystem(System):
+class TrothSystem(Engine):
     """See the module."""
 
     name = "troth"
