@@ -147,7 +147,7 @@ async def _placed(dsn: str, work: str, amounts: Amounts) -> dict[str, float]:
 @contextlib.asynccontextmanager
 async def _working(dsn: str) -> AsyncIterator[int]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.own", dsn, cwd=HOME, stderr=asyncio.subprocess.DEVNULL
+        sys.executable, "-m", "bench.own", dsn, cwd=HOME, stdout=asyncio.subprocess.DEVNULL
     )
     try:
         yield process.pid

@@ -22,8 +22,11 @@ def together(on: Bench, system: str, sizes: Sizes) -> None:
             with watched(on.server.dsn, str(conninfo_to_dict(dsn)["dbname"])) as seen:
                 said = driver(system, "drain", dsn, dataclasses.replace(sizes, workers=count))
             waits = {
-                "of active backends, waiting for row locks, %": share(seen, "Lock:"),
-                "of active backends, waiting for latches, %": share(seen, "LWLock:"),
-                "of active backends, waiting for the WAL's disk, %": share(seen, "IO:WAL", "LWLock:WALWrite"),
+                "active backends waiting for row locks, %": share(seen, "Lock:"),
+                "active backends waiting for the WAL to be on disk, %": share(
+                    seen, "IO:WAL", "LWLock:WALWrite"
+                ),
+                "active backends waiting for other latches, %": share(seen, "LWLock:")
+                - share(seen, "LWLock:WALWrite"),
             }
             on.add(Result(system, f"{count} workers", said["figures"] | waits))

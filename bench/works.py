@@ -81,10 +81,12 @@ async def measure(system: System, work: str, sizes: Sizes) -> Figures:
 
 
 @contextlib.asynccontextmanager
-async def worker(system: System, count: int = 1, mark_every: int = 1) -> AsyncIterator[list[Marks]]:
+async def worker(
+    system: System, kind: str, count: int = 1, mark_every: int = 1
+) -> AsyncIterator[list[Marks]]:
     """Worker processes, from when they take work to their end."""
     arguments = [sys.executable, "-m", "bench.driver", system.name, "worker", system.dsn]
-    environment = os.environ | {"BENCH_MARK_EVERY": str(mark_every)}
+    environment = os.environ | {"BENCH_MARK_EVERY": str(mark_every), "BENCH_KIND": kind}
     processes = [
         await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE, env=environment)
         for _ in range(count)
@@ -136,7 +138,7 @@ async def _slow(system: System, sizes: Sizes) -> Figures:
 
 async def _low(system: System, sizes: Sizes) -> Figures:
     latencies: list[float] = []
-    async with worker(system) as (marks, *_):
+    async with worker(system, "low") as (marks, *_):
         for n in range(sizes.low):
             begun = time.monotonic()
             await system.start("low", f"low-{n}")
@@ -149,7 +151,7 @@ async def _low(system: System, sizes: Sizes) -> Figures:
 async def _decide(system: Engine, sizes: Sizes) -> Figures:
     latencies: list[float] = []
     pauses = random.Random(1)
-    async with worker(system) as (marks, *_):
+    async with worker(system, "wait") as (marks, *_):
         ids = await _waiting(system, "decide", sizes.decisions + WARM_UP)
         for id in ids:
             begun = time.monotonic()
@@ -161,7 +163,7 @@ async def _decide(system: Engine, sizes: Sizes) -> Figures:
 
 
 async def _continue(system: Engine, sizes: Sizes) -> Figures:
-    async with worker(system) as (marks, *_):
+    async with worker(system, "wait") as (marks, *_):
         ids = await _waiting(system, "continue", sizes.continued)
         left = iter(ids)
 
@@ -192,7 +194,7 @@ WORKS = ("starts", "drain", "steps", "slow", "low", "decide", "continue")
 
 async def _worked_off(system: System, kind: str, workflows: int, steps: int, sizes: Sizes) -> float:
     await _backlog(system, kind, workflows, sizes.round)
-    async with worker(system, sizes.workers, max(1, steps // 100 // sizes.workers)) as marks:
+    async with worker(system, kind, sizes.workers, max(1, steps // 100 // sizes.workers)) as marks:
         while not (reached := _reached(marks, steps // 10)):
             await asyncio.sleep(LOOK_S)
         before, begun = reached

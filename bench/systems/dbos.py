@@ -85,8 +85,9 @@ class Dbos(Engine):
 
     name = "dbos"
     settings = (
-        f"async workflows on a database queue, polling_interval_sec={POLL_S} (its default is 1 s), use_listen_notify, "
-        "sys_db_pool_size=20, console log level ERROR"
+        f"async workflows and steps on a database queue without limits, looked at every {POLL_S} s (its default is 1 s), "
+        "LISTEN/NOTIFY on, a pool of 20 connections (its default), log level ERROR, no admin server; "
+        "batches are one transaction around a thousand `enqueue_in_transaction`"
     )
 
     @property

@@ -15,7 +15,6 @@ import procrastinate
 from bench.system import CALLERS, PAUSE_S, System, mark, stepped
 
 CONCURRENCY = 50
-POOL = 10
 POLL_S = 0.1
 
 
@@ -23,7 +22,10 @@ class Procrastinate(System):
     """See the module."""
 
     name = "procrastinate"
-    settings = f"PsycopgConnector(max_size={POOL}), concurrency={CONCURRENCY}, listen_notify, batch_defer_async for batches"
+    settings = (
+        f"a pool of {CALLERS} connections, concurrency={CONCURRENCY} (its default is 1), notifications on, "
+        f"looking by itself every {POLL_S} s (its default is 5 s), `batch_defer_async` for batches"
+    )
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
