@@ -1,6 +1,6 @@
 """`make bench`: Troth, its peers and the floor at the same works, in turn; writes docs/benchmarks.md.
 
-Nothing else should run on the machine meanwhile: it takes about half an hour. `--quick` tries everything out at small sizes
+Nothing else should run on the machine meanwhile: it takes about 40 minutes. `--quick` tries everything out at small sizes
 and writes nothing. A work that fails for one system is shown as failed, the rest goes on, and the exit code is 1.
 """
 
@@ -36,16 +36,16 @@ OWN_SIZES: Final = Sizes(
     slow=10_000,
     decisions=300,
     continued=3000,
-    low=200,
+    low=150,
 )
 PEERS_SIZES: Final = Sizes(
-    starts=3000, batched=5000, workflows=3000, chains=300, slow=1500, decisions=200, continued=600, low=200
+    starts=3000, batched=5000, workflows=2000, chains=200, slow=1000, decisions=200, continued=600, low=150
 )
 """Peers take as long for these as we for ours; rates, not sizes, are compared."""
 FURTHER: Final = ("workers", "delay", "crowd", "idle")
 ONCE: Final = ("delay", "crowd", "idle", "memory", "growth", "replay")
 """What takes minutes, or is counted rather than timed, is done in the first run only."""
-IDLE_S: Final = 30.0
+IDLE_S: Final = 20.0
 
 
 def main() -> None:

@@ -7,16 +7,17 @@ from typing import Final
 
 from psycopg.conninfo import conninfo_to_dict
 
-from bench.conductor import Bench, Result, driver
+from bench.conductor import OWN, Bench, Result, driver
 from bench.waits import share, watched
 from bench.works import Sizes
 
 COUNTS: Final = (2, 8)
+"""Eight processes of a peer on a machine of two cores would show nothing but their Pythons."""
 
 
 def together(on: Bench, system: str, sizes: Sizes) -> None:
     """Once for each number of processes; what backends waited for meanwhile is theirs and the client's."""
-    for count in COUNTS:
+    for count in COUNTS if system in OWN else COUNTS[:1]:
         with on.database() as dsn:
             on.prepare(system, dsn)
             with watched(on.server.dsn, str(conninfo_to_dict(dsn)["dbname"])) as seen:
