@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -61,17 +61,20 @@ def main() -> None:
     systems = asked.systems.split(",")
     if set(systems) & set(PEERS) and not PEERS_PYTHON.exists():
         parser.error("the peers are not installed: make bench-peers")
+    works, runs = asked.works.split(","), 1 if asked.quick else asked.runs
     with bench(asked.postgres) as on:
-        _all(on, systems, asked.works.split(","), 1 if asked.quick else asked.runs, quick=asked.quick)
         kept = Kept.of(on, quick=asked.quick)
-    for path in filter(None, (asked.json, None if asked.quick else KEPT)):
-        kept.save(path)
+        for _ in _all(on, systems, works, runs, quick=asked.quick):
+            kept = Kept.of(on, quick=asked.quick)
+            for path in filter(None, (asked.json, None if asked.quick else KEPT)):
+                kept.save(path)  # each time, so that a run that is cut off has not been for nothing
     if asked.docs or not asked.quick:
         write(asked.docs or HOME / "docs", kept)
     sys.exit(1 if any(result.failure for result in on.results) else 0)
 
 
-def _all(on: Bench, systems: Sequence[str], works: Sequence[str], runs: int, *, quick: bool) -> None:
+def _all(on: Bench, systems: Sequence[str], works: Sequence[str], runs: int, *, quick: bool) -> Iterator[str]:
+    """Everything; stops at the end of each work of all systems."""
     for number in range(runs):
         # nobody is always the first after a pause, or the last on a warm disk
         turn = number % len(systems)
@@ -83,6 +86,7 @@ def _all(on: Bench, systems: Sequence[str], works: Sequence[str], runs: int, *, 
                     continue
                 if act := _act(on, system, work, quick=quick):
                     on.tried(system, work, act)
+            yield work
 
 
 def _act(on: Bench, system: str, work: str, *, quick: bool) -> Callable[[], None] | None:

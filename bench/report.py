@@ -120,6 +120,7 @@ class Kept:
         return cls(document["facts"], document["about"], [Result(**each) for each in document["results"]])
 
     def save(self, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(dataclasses.asdict(self), indent=1))
 
     @property
