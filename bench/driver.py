@@ -13,7 +13,7 @@ import sys
 import uvloop
 
 from bench.system import System
-from bench.works import Sizes, measure
+from bench.works import Sizes, measure, works_of
 
 
 def system_of(name: str, dsn: str) -> System:
@@ -28,11 +28,7 @@ def main(name: str, what: str, dsn: str, sizes: str = "{}") -> None:
         system.work()
     elif what == "prepare":
         uvloop.run(system.prepare())
-        print(
-            json.dumps(
-                {"version": system.version, "settings": system.settings, "works": sorted(system.works)}
-            )
-        )
+        print(json.dumps({"version": system.version, "settings": system.settings, "works": works_of(system)}))
     else:
         print(json.dumps(dataclasses.asdict(uvloop.run(measure(system, what, Sizes(**json.loads(sizes)))))))
 

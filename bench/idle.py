@@ -1,18 +1,16 @@
 """What a worker costs that has nothing to do: transactions and CPU a second, of itself and of Postgres.
 
-A commit is a statement here: an idle worker of any of these systems sends single statements. Its first seconds are left out.
+Troth's and the floor's transactions are single statements when idle. A worker's first seconds are left out.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 
 import psutil
 
-from bench.conductor import HOME, OWN, PEERS_PYTHON, Bench, Result, postgres_cpu
+from bench.conductor import HOME, Bench, Result, environment, postgres_cpu, python_of
 
 SETTLE_S = 5.0
 
@@ -21,12 +19,12 @@ def idle(on: Bench, system: str, seconds: float) -> None:
     """One idle worker."""
     with on.database() as dsn:
         on.prepare(system, dsn)
-        python = sys.executable if system in OWN else str(PEERS_PYTHON)
         with subprocess.Popen(
-            [python, "-m", "bench.driver", system, "worker", dsn],
+            [python_of(system), "-m", "bench.driver", system, "worker", dsn],
             cwd=HOME,
-            env=os.environ | {"PYTHONPATH": str(HOME)},
+            env=environment(),
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         ) as process:
             try:
                 time.sleep(SETTLE_S)
@@ -36,12 +34,11 @@ def idle(on: Bench, system: str, seconds: float) -> None:
             finally:
                 process.terminate()
     figures = {
-        "idle statements/s": (after[0]["commits"] - before[0]["commits"]) / seconds,
-        "idle worker CPU %": (after[1] - before[1]) / seconds * 100,
-        "idle Postgres CPU %": (after[2] - before[2]) / seconds * 100,
+        "transactions/s of an idle worker": (after[0]["commits"] - before[0]["commits"]) / seconds,
+        "CPU of an idle worker, %": (after[1] - before[1]) / seconds * 100,
+        "CPU of Postgres beside it, %": (after[2] - before[2]) / seconds * 100,
     }
-    on.results.append(Result(system, "idle", figures))
-    print(f"{'idle':10} {system:14}", {k: round(v, 2) for k, v in figures.items()}, flush=True)
+    on.add(Result(system, "idle", figures))
 
 
 def _cpu(pid: int) -> float:

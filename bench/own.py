@@ -1,248 +1,176 @@
 """What only Troth is measured at: children, transactions, HTTP, memory, growth of the hot tables, long journals.
 
 Its peers have some of these, of other shapes; a ratio of different things says nothing, so these stand alone.
+
+`python -m bench.own DSN` is their worker process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import subprocess
+import re
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-import httpx
-import psutil
 import psycopg
 import uvloop
 
 from bench.conductor import HOME, Bench, Result
-from bench.replay import replays
-from troth import Context, Troth, Worker, workflow
+from bench.http import CONNECTIONS, api, start_and_wait
+from bench.programs import WORKFLOWS, asks, fans_out, one_step, one_transaction
+from bench.replay import SIZES as REPLAYS
+from bench.replay import replayed
+from troth import Troth, Worker
 from troth.cli.working import calm_collector
-from troth.dev.server import free_port
 
-CHILDREN: Final = 10_000
-TRANSACTIONS: Final = 5000
-REQUESTS: Final = 3000
-CONNECTIONS: Final = 64
-IN_FLIGHT: Final = 100_000
-GROWTH: Final = (10_000, 1_000_000)
 BATCH: Final = 1000
+WARM_UP: Final = 200
+GUARD_S: Final = 600.0
+STOPS_S: Final = 30.0
 
 
-@workflow
-async def child(ctx: Context, x: int) -> int:
-    """Only returns."""
-    return x
+@dataclass(frozen=True)
+class Amounts:
+    """How much of each is done."""
+
+    children: int = 10_000
+    transactions: int = 10_000
+    requests: int = 10_000
+    in_flight: int = 100_000
+    grown: tuple[int, int] = (10_000, 1_000_000)
+    replays: tuple[int, ...] = REPLAYS
 
 
-async def leaf(x: int) -> int:
-    """A step that costs nothing."""
-    return x
+FEW: Final = Amounts(500, 500, 500, 2000, (1000, 5000), (1000,))
 
 
-@workflow
-async def one_step(ctx: Context, x: int) -> int:
-    """One step."""
-    return await ctx.run(leaf, x)
+@dataclass(frozen=True)
+class Place:
+    """Where a work is done: its database, a client, the worker's process."""
+
+    dsn: str
+    troth: Troth
+    worker: int
 
 
-@workflow
-async def fans_out(ctx: Context, children: int) -> int:
-    """From its start until all its children are joined."""
-    return sum(await asyncio.gather(*[ctx.call(child, n) for n in range(children)]))
+async def _children(at: Place, amounts: Amounts) -> dict[str, float]:
+    begun = time.perf_counter()
+    await (await at.troth.start("parent", fans_out, amounts.children)).result(GUARD_S)
+    taken = time.perf_counter() - begun
+    return {f"children/s, from the start to all {amounts.children:,} joined": amounts.children / taken}
 
 
-async def write(connection: Any, x: int) -> int:
-    """One row of a user's own."""
-    await connection.execute("insert into public.written values ($1)", x)
-    return x
+async def _transactions(at: Place, amounts: Amounts) -> dict[str, float]:
+    begun = time.perf_counter()
+    await _started(at.troth, one_transaction.name, "t", amounts.transactions)
+    await _ended(at.dsn)
+    return {"workflows with one `ctx.transaction`/s": amounts.transactions / (time.perf_counter() - begun)}
 
 
-@workflow
-async def one_transaction(ctx: Context, x: int) -> int:
-    """A step that commits with its row."""
-    return await ctx.transaction(write, x)
+async def _http(at: Place, amounts: Amounts) -> dict[str, float]:
+    async with api(at.dsn) as port:
+        await start_and_wait(port, CONNECTIONS * 4, "warm-")
+        rate = await start_and_wait(port, amounts.requests, "h")
+    return {f"HTTP start + wait/s, {CONNECTIONS} connections, one API process": rate}
 
 
-@workflow
-async def awaits_person(ctx: Context) -> bool:
-    """Suspends at once."""
-    return await ctx.promise(bool, "approval")
+async def _memory(at: Place, amounts: Amounts) -> dict[str, float]:
+    idle = _memory_mb(at.worker)
+    await _started(at.troth, asks.name, "m", amounts.in_flight)
+    while (
+        await _count(at.dsn, "select count(*) from troth.task where state = 'suspended'") < amounts.in_flight
+    ):
+        await asyncio.sleep(0.5)
+    return {
+        "worker's memory when idle, MB": idle,
+        f"worker's memory at most, {amounts.in_flight:,} in flight, MB": _memory_mb(at.worker),
+    }
 
 
-WORKFLOWS: Final = (child, one_step, fans_out, one_transaction, awaits_person)
+async def _growth(at: Place, amounts: Amounts) -> dict[str, float]:
+    sizes: list[float] = []
+    for first, last in zip((0, *amounts.grown), amounts.grown, strict=False):
+        for begun in range(first, last, 5 * BATCH):
+            await _started(at.troth, one_step.name, "g", min(last, begun + 5 * BATCH), begun)
+            await _ended(at.dsn)  # a steady rate: what comes is done before more comes
+        sizes.append(await _count(at.dsn, "select pg_total_relation_size('troth.task')"))
+    kept = await _count(
+        at.dsn,
+        """select sum(pg_total_relation_size(oid)) from pg_class
+            where relnamespace = 'troth'::regnamespace and relkind = 'r'""",
+    )
+    few, many = amounts.grown
+    return {
+        f"`task` with its indexes after {few:,}, MB": sizes[0] / 1e6,
+        f"`task` with its indexes after {many:,}, MB": sizes[1] / 1e6,
+        "the one / the other": sizes[1] / sizes[0],
+        f"bytes/finished workflow, all tables and indexes, after {many:,}": kept / (many + WARM_UP),
+    }
 
 
-def _children(on: Bench, quick: bool) -> None:
-    count = 500 if quick else CHILDREN
-
-    async def measure(dsn: str) -> dict[str, float]:
-        async with _working(dsn) as (troth, _):
-            begun = time.perf_counter()
-            await (await troth.start("parent", fans_out, count)).result(600)
-            return {"children/s": count / (time.perf_counter() - begun)}
-
-    _measured(on, "children", measure)
-
-
-def _transactions(on: Bench, quick: bool) -> None:
-    count = 300 if quick else TRANSACTIONS
-
-    async def measure(dsn: str) -> dict[str, float]:
-        async with _working(dsn) as (troth, _):
-            begun = time.perf_counter()
-            await _started(troth, one_transaction.name, "t", count)
-            await _ended(dsn)
-            return {"transactions/s": count / (time.perf_counter() - begun)}
-
-    _measured(on, "transactions", measure)
-
-
-def _http(on: Bench, quick: bool) -> None:
-    count = 300 if quick else REQUESTS
-
-    async def measure(dsn: str) -> dict[str, float]:
-        async with _working(dsn), _api(dsn) as url:
-            left = iter(range(count + CONNECTIONS))
-            limits = httpx.Limits(max_connections=CONNECTIONS)
-
-            async def caller(session: httpx.AsyncClient) -> None:
-                for n in left:
-                    body = {"id": f"h{n}", "args": {"x": n}}
-                    answer = await session.post(f"{url}/workflows/one_step?wait=30", json=body)
-                    assert answer.json()["value"] == n, answer.text
-
-            async with contextlib.AsyncExitStack() as stack:
-                sessions = [
-                    await stack.enter_async_context(httpx.AsyncClient(limits=limits, timeout=60))
-                    for _ in range(4)
-                ]
-                begun = time.perf_counter()
-                await asyncio.gather(*(caller(sessions[n % 4]) for n in range(CONNECTIONS)))
-                return {"HTTP start + wait/s": (count + CONNECTIONS) / (time.perf_counter() - begun)}
-
-    _measured(on, "http", measure)
-
-
-def _memory(on: Bench, quick: bool) -> None:
-    count = 2000 if quick else IN_FLIGHT
-
-    async def measure(dsn: str) -> dict[str, float]:
-        async with _working(dsn) as (troth, process):
-            await _started(troth, awaits_person.name, "m", count)
-            while await _count(dsn, "select count(*) from troth.task where state = 'suspended'") < count:
-                await asyncio.sleep(0.5)
-            return {"MB, 100,000 in flight": psutil.Process(process.pid).memory_info().rss / 1e6}
-
-    _measured(on, "memory", measure)
-
-
-def _growth(on: Bench, quick: bool) -> None:
-    few, many = (1000, 5000) if quick else GROWTH
-
-    async def measure(dsn: str) -> dict[str, float]:
-        sizes: list[float] = []
-        async with _working(dsn) as (troth, _):
-            for first, last in ((0, few), (few, many)):
-                for begun in range(first, last, 5 * BATCH):
-                    await _started(troth, one_step.name, "g", min(last, begun + 5 * BATCH), begun)
-                    await _ended(dsn)  # a steady rate: what comes is done before more comes
-                sizes.append(await _count(dsn, "select pg_total_relation_size('troth.task')"))
-            kept = await _count(
-                dsn,
-                """select sum(pg_total_relation_size(oid)) from pg_class
-                    where relnamespace = 'troth'::regnamespace and relkind = 'r'""",
-            )
-        return {
-            "task table, MB at first": sizes[0] / 1e6,
-            "task table, MB at last": sizes[1] / 1e6,
-            "bytes/finished workflow": kept / many,
-        }
-
-    _measured(on, "growth", measure)
-
-
-def _replay(on: Bench, quick: bool) -> None:
-    figures: dict[str, float] = {}
-    for events, seconds, kilobytes in replays():
-        figures[f"replay of {events:,} events, s"] = seconds
-        figures[f"replay of {events:,} events, KB held"] = kilobytes
-    on.results.append(Result("troth", "replay", figures))
-
-
-OWN_WORKS: Final[dict[str, Callable[[Bench, bool], None]]] = {
+PLACED: Final[dict[str, Callable[[Place, Amounts], Awaitable[dict[str, float]]]]] = {
     "children": _children,
     "transactions": _transactions,
     "http": _http,
     "memory": _memory,
     "growth": _growth,
-    "replay": _replay,
 }
+OWN_WORKS: Final = (*PLACED, "replay")
 
 
-def _measured(on: Bench, label: str, measure: Callable[[str], Any]) -> None:
+def own(on: Bench, work: str, amounts: Amounts) -> None:
+    """One of them."""
+    if work == "replay":
+        on.add(Result("troth", work, {k: v for size in amounts.replays for k, v in replayed(size).items()}))
+        return
     with on.database() as dsn:
         on.about["troth"] = on.prepare("troth", dsn)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("create table public.written (x integer)")
-        figures: dict[str, float] = uvloop.run(measure(dsn))
-    on.results.append(Result("troth", label, figures))
-    print(f"{label:10} {'troth':14}", {k: round(v, 3) for k, v in figures.items()}, flush=True)
+        on.add(Result("troth", work, uvloop.run(_placed(dsn, work, amounts))))
+
+
+async def _placed(dsn: str, work: str, amounts: Amounts) -> dict[str, float]:
+    """With a client and a warm worker process."""
+    async with _working(dsn) as worker, Troth(dsn) as troth, asyncio.timeout(GUARD_S):
+        await _started(troth, one_step.name, "warm", WARM_UP)
+        await _ended(dsn)
+        return await PLACED[work](Place(dsn, troth, worker), amounts)
 
 
 @contextlib.asynccontextmanager
-async def _working(dsn: str) -> AsyncIterator[tuple[Troth, asyncio.subprocess.Process]]:
-    """A client and a warm worker process."""
-    async with Troth(dsn) as troth:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.own", dsn, cwd=HOME)
-        try:
-            await _started(troth, one_step.name, "warm", 200)
-            await _ended(dsn)
-            yield troth, process
-        finally:
-            process.terminate()
-            await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def _api(dsn: str) -> AsyncIterator[str]:
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "troth_api", "--port", str(port)],
-        env=os.environ | {"TROTH_DSN": dsn},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+async def _working(dsn: str) -> AsyncIterator[int]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.own", dsn, cwd=HOME, stdout=asyncio.subprocess.DEVNULL
     )
-    url = f"http://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient() as session:
-            while True:
-                with contextlib.suppress(httpx.TransportError):
-                    if (await session.get(f"{url}/readyz")).status_code == 200:
-                        break
-                await asyncio.sleep(0.1)
-        yield url
+        yield process.pid
     finally:
-        process.terminate()
-        process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOPS_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 async def _started(troth: Troth, function: str, prefix: str, last: int, first: int = 0) -> None:
     for begun in range(first, last, BATCH):
         ids = range(begun, min(last, begun + BATCH))
-        await troth.start_many(
-            function, {f"{prefix}{n}": ([] if function == awaits_person.name else [n]) for n in ids}
-        )
+        await troth.start_many(function, {f"{prefix}{n}": [n] for n in ids})
 
 
 async def _ended(dsn: str) -> None:
-    while await _count(dsn, "select count(*) from (select from troth.task limit 1) t"):
-        await asyncio.sleep(0.02)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        while await (await connection.execute("select from troth.task limit 1")).fetchone() is not None:
+            await asyncio.sleep(0.02)
 
 
 async def _count(dsn: str, query: str) -> float:
@@ -252,9 +180,14 @@ async def _count(dsn: str, query: str) -> float:
     return float(row[0])
 
 
-async def _work(dsn: str) -> None:
-    import signal
+def _memory_mb(pid: int) -> float:
+    """The most that the process ever held in memory."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1000
 
+
+async def _work(dsn: str) -> None:
     async with Troth(dsn) as troth:
         worker = Worker(troth, WORKFLOWS)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)

@@ -12,39 +12,22 @@ from collections.abc import Sequence
 
 import msgspec
 
-from troth import Context, JournalEntry, workflow
+from bench.programs import steps
+from troth import JournalEntry
 from troth.codec import Payloads
 from troth.core import Machine
 from troth.worker.telling import as_told, made_machine
 
-SIZES = (10_000, 100_000)
+SIZES = (100, 1000, 10_000, 100_000)
 _STARTED_AT = 1_700_000_000_000_000
 
 
-async def step(n: int) -> int:
-    """Is never called: the journal has what it returned."""
-    return n
-
-
-@workflow
-async def long(ctx: Context, steps: int) -> int:
-    """A step after the other, and what they returned in all."""
-    total = 0
-    for n in range(steps):
-        total += await ctx.run(step, n)
-    return total
-
-
-def replays() -> list[tuple[int, float, float]]:
-    """For each size: the events, the seconds of a replay, and the kilobytes that it holds in the end."""
-    return [_replay(size) for size in SIZES]
-
-
-def _replay(size: int) -> tuple[int, float, float]:
+def replayed(size: int) -> dict[str, float]:
+    """CPU for each event of a journal of this size, and what the machine holds for it in the end."""
     journal = journal_of(size)
-    begun = time.perf_counter()
+    begun = time.process_time()
     told(machine_of(size), journal[:-1])
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     tracemalloc.start()
     gc.collect()
     before, _ = tracemalloc.get_traced_memory()
@@ -53,12 +36,15 @@ def _replay(size: int) -> tuple[int, float, float]:
     held = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     machine.evict()
-    return size, seconds, held / 1024
+    return {
+        f"replay of {size:,} events, µs of CPU each": seconds / size * 1e6,
+        f"replay of {size:,} events, bytes held each": held / size,
+    }
 
 
-def machine_of(steps: int) -> Machine[object]:
-    args = msgspec.json.encode({"steps": steps})
-    return made_machine(long, "w", args, None, started_at=_STARTED_AT, seed=1, payloads=Payloads())
+def machine_of(count: int) -> Machine[object]:
+    args = msgspec.json.encode({"count": count})
+    return made_machine(steps, "w", args, None, started_at=_STARTED_AT, seed=1, payloads=Payloads())
 
 
 def told(machine: Machine[object], journal: Sequence[JournalEntry]) -> Machine[object]:
@@ -70,9 +56,9 @@ def told(machine: Machine[object], journal: Sequence[JournalEntry]) -> Machine[o
     return machine
 
 
-def journal_of(steps: int) -> list[JournalEntry]:
+def journal_of(count: int) -> list[JournalEntry]:
     """What a worker would have recorded."""
-    machine, payloads = machine_of(steps), Payloads()
+    machine, payloads = machine_of(count), Payloads()
     issued = machine.start()
     journal: list[JournalEntry] = []
     while not machine.done:

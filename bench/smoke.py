@@ -1,7 +1,8 @@
 """`make bench-smoke`: what does not depend on the machine, counted at small sizes and held.
 
-Calls and commits for each workflow, rows written, updates that stay in their page, calls for each step of a lone workflow,
-what an idle worker says. No times: a slow machine passes too. Exits 1 with what does not hold.
+Statements, calls and commits for each workflow, rows written, updates that stay in their page, what is read by which index and
+that nothing is read otherwise, calls for each step of a lone workflow, what an idle worker says. No times: a slow machine passes
+too. Exits 1 with what does not hold.
 """
 
 from __future__ import annotations
@@ -18,42 +19,24 @@ import psycopg
 import uvloop
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from bench.conductor import Bench, bench
-from troth import Context, Troth, Worker, workflow
+from bench.conductor import SETTINGS, Bench, bench
+from bench.programs import WORKFLOWS, asks, one_step, steps
+from troth import Troth, Worker
 
-WORKFLOWS: Final = 3000
+COUNTING: Final = {
+    **SETTINGS,
+    "track_functions": "all",
+    "shared_preload_libraries": "pg_stat_statements",
+    "autovacuum": "off",
+}
+"""Functions and statements are counted, and nobody but us commits."""
+BACKLOG: Final = 3000
 LONE_STEPS: Final = 30
 WAITERS: Final = 500
 IDLE_S: Final = 30.0
 GUARD_S: Final = 300.0
-LOOK_COMMITS: Final = 2
-"""What one look at the counters itself commits."""
-
-
-async def leaf(x: int) -> int:
-    """A step that costs nothing."""
-    return x
-
-
-@workflow
-async def one_step(ctx: Context, x: int) -> int:
-    """One step."""
-    return await ctx.run(leaf, x)
-
-
-@workflow
-async def steps(ctx: Context, count: int) -> int:
-    """So many steps, one after the other."""
-    total = 0
-    for n in range(count):
-        total += await ctx.run(leaf, n)
-    return total
-
-
-@workflow
-async def asks(ctx: Context) -> int:
-    """Suspends, and is woken."""
-    return await ctx.promise(int, "answer")
+LOOKED: Final = {"commits": 3.0, "statements": 3.0}
+"""What one look at the counters itself adds to them."""
 
 
 @dataclass
@@ -81,11 +64,10 @@ def counted(dsn: str, phase: Callable[[Troth], Awaitable[None]]) -> dict[str, fl
     looks, settled = 1, _look(dsn)
     while True:
         looks, again = looks + 1, _look(dsn)
-        if {**again, "commits": 0} == {**settled, "commits": 0}:
+        if all(again[key] == settled.get(key) for key in again if key not in LOOKED):
             break
         settled = again
-    settled = {**again, "commits": again["commits"] - looks * LOOK_COMMITS}
-    return {key: settled[key] - before.get(key, 0.0) for key in settled}
+    return {key: again[key] - before.get(key, 0.0) - looks * LOOKED.get(key, 0.0) for key in again}
 
 
 def _look(dsn: str) -> dict[str, float]:
@@ -95,16 +77,24 @@ def _look(dsn: str) -> dict[str, float]:
         for name, calls in connection.execute("select funcname, calls from pg_stat_user_functions"):
             found[f"calls.{name}"] = float(calls)
         for table, *numbers in connection.execute(
-            "select relname, n_tup_ins, n_tup_upd, n_tup_del, n_tup_hot_upd from pg_stat_user_tables"
+            "select relname, n_tup_ins, n_tup_upd, n_tup_del, n_tup_hot_upd, seq_scan from pg_stat_user_tables"
         ):
-            for kind, number in zip(("inserted", "updated", "deleted", "hot"), numbers, strict=True):
+            for kind, number in zip(
+                ("inserted", "updated", "deleted", "hot", "scanned"), numbers, strict=True
+            ):
                 found[f"{table}.{kind}"] = float(number)
+        for index, entries in connection.execute(
+            "select indexrelname, idx_tup_read from pg_stat_user_indexes"
+        ):
+            found[f"{index}.read"] = float(entries)
     with psycopg.connect(_elsewhere(dsn), autocommit=True) as connection:
         row = connection.execute(
-            "select xact_commit from pg_stat_database where datname = %s", [conninfo_to_dict(dsn)["dbname"]]
+            """select d.xact_commit, (select sum(s.calls) from pg_stat_statements s where s.dbid = d.datid)
+                 from pg_stat_database d where d.datname = %s""",
+            [conninfo_to_dict(dsn)["dbname"]],
         ).fetchone()
     assert row is not None
-    found["commits"] = float(row[0])
+    found["commits"], found["statements"] = float(row[0]), float(row[1] or 0)
     return found
 
 
@@ -114,7 +104,7 @@ def _elsewhere(dsn: str) -> str:
 
 async def _with_worker(dsn: str, phase: Callable[[Troth], Awaitable[None]]) -> None:
     async with Troth(dsn) as troth:
-        worker = Worker(troth, [one_step, steps, asks])
+        worker = Worker(troth, WORKFLOWS)
         life = asyncio.create_task(worker.run())
         try:
             await phase(troth)
@@ -125,38 +115,46 @@ async def _with_worker(dsn: str, phase: Callable[[Troth], Awaitable[None]]) -> N
 
 def _one_step(dsn: str) -> list[Held]:
     async def phase(troth: Troth) -> None:
-        for first in range(0, WORKFLOWS, 1000):
+        for first in range(0, BACKLOG, 1000):
             await troth.start_many(one_step.name, {f"one-{n}": [n] for n in range(first, first + 1000)})
-        await _ended(troth, "one")
+        await _ended(dsn)
 
-    each = {key: value / WORKFLOWS for key, value in counted(dsn, phase).items()}
+    found = counted(dsn, phase)
+    each = {key: value / BACKLOG for key, value in found.items()}
+    calls = each["calls.claim"] + each["calls.advance"]
     return [
         Held("commits a one-step workflow", each["commits"], 0, 0.1),
-        Held(
-            "calls of claim and advance a one-step workflow",
-            each["calls.claim"] + each["calls.advance"],
-            0,
-            0.06,
-        ),
+        Held("statements a one-step workflow", each["statements"], 0, 0.1),
+        Held("calls of claim and advance a one-step workflow", calls, 0, 0.06),
         Held("task rows written between start and end", each["task.updated"], 1, 1.01),
         Held("promise rows written after the start", each["promise.updated"], 1, 1.01),
         Held("checkpoints", each["checkpoint.inserted"], 1, 1),
         Held("waits", each["wait.inserted"], 0, 0),
         Held("task rows that stay", each["task.inserted"] - each["task.deleted"], 0, 0),
+        # a plan that joins by anything but keys reads as many as there are in the batch, or in the table, for each
+        Held("entries of what is ready read a one-step workflow", each["task_ready.read"], 1, 10),
+        Held("task keys read a one-step workflow", each["task_pkey.read"], 1, 40),
+        Held("promise keys read a one-step workflow", each["promise_pkey.read"], 1, 20),
+        *_unscanned("a backlog", found),
     ]
+
+
+def _unscanned(when: str, found: dict[str, float]) -> list[Held]:
+    scans = sum(found[f"{table}.scanned"] for table in ("promise", "task", "checkpoint", "wait", "attempt"))
+    return [Held(f"sequential scans of tables that grow, {when}", scans, 0, 0)]
 
 
 def _waiting(dsn: str) -> list[Held]:
     ids = [f"asks-{n}" for n in range(WAITERS)]
 
     async def asked(troth: Troth) -> None:
-        await troth.start_many(asks.name, {id: [] for id in ids})
+        await troth.start_many(asks.name, {id: [0] for id in ids})
         await _suspended(troth, ids)
 
     async def decided(troth: Troth) -> None:
         for id in ids:
             await troth.resolve(f"{id}~answer", 1)
-        await _ended(troth, "asks")
+        await _ended(dsn)
 
     first, second = counted(dsn, asked), counted(dsn, decided)
     return [
@@ -169,6 +167,8 @@ def _waiting(dsn: str) -> list[Held]:
             2,
             2.01,
         ),
+        Held("waits read by their promise a decision", second["wait_promise.read"] / WAITERS, 1, 4),
+        *_unscanned("decisions", {key: first.get(key, 0.0) + second[key] for key in second}),
     ]
 
 
@@ -184,6 +184,13 @@ def _lone(dsn: str) -> list[Held]:
         Held("task rows written a step of a lone workflow", each["task.updated"] / LONE_STEPS, 0.95, 1.05),
         Held("checkpoints a step", each["checkpoint.inserted"] / LONE_STEPS, 1, 1),
         Held("share of those task updates in their page (HOT)", each["task.hot"] / kept, 0.95, 1.05),
+        Held(
+            "share of a worker's own updates in their page (HOT)",
+            each["worker.hot"] / each["worker.updated"],
+            0.95,
+            1,
+        ),
+        *_unscanned("a lone workflow", each),
     ]
 
 
@@ -195,9 +202,12 @@ def _idle(dsn: str, seconds: float) -> list[Held]:
     return [Held("statements/s of an idle worker", (long["commits"] - short["commits"]) / seconds, 0, 2.0)]
 
 
-async def _ended(troth: Troth, prefix: str) -> None:
-    while await troth.search(state="pending", prefix=f"{prefix}-", limit=1):
-        await asyncio.sleep(0.1)
+async def _ended(dsn: str) -> None:
+    """Looked for by an index, so that who scans a table is none of us."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute("set enable_seqscan = off")
+        while await (await connection.execute("select from troth.task limit 1")).fetchone() is not None:
+            await asyncio.sleep(0.1)
 
 
 async def _suspended(troth: Troth, ids: list[str]) -> None:
@@ -209,13 +219,11 @@ async def _suspended(troth: Troth, ids: list[str]) -> None:
 
 
 def run(on: Bench, idle_s: float) -> list[Held]:
-    """On a database of its own, where functions are counted and nobody but us commits (autovacuum would)."""
+    """On a database of its own."""
     with on.database() as dsn:
         on.prepare("troth", dsn)
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute("alter system set track_functions = 'all'")
-            connection.execute("alter system set autovacuum = off")
-            connection.execute("select pg_reload_conf()")
+        with psycopg.connect(_elsewhere(dsn), autocommit=True) as connection:
+            connection.execute("create extension pg_stat_statements")
         return [*_one_step(dsn), *_waiting(dsn), *_lone(dsn), *_idle(dsn, idle_s)]
 
 
@@ -226,7 +234,7 @@ def main() -> None:
         "--idle", type=float, default=IDLE_S, help="how many seconds the idle worker is watched"
     )
     asked = parser.parse_args()
-    with bench(asked.postgres) as on:
+    with bench(asked.postgres, COUNTING) as on:
         held = run(on, asked.idle)
     print(*held, sep="\n")
     failed = sum(1 for each in held if not each.holds)

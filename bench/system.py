@@ -16,8 +16,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
-MARK_EVERY: Final = 100
-"""Steps between two marks of a worker."""
+MARK_EVERY: Final = int(os.environ.get("BENCH_MARK_EVERY", "1"))
+"""Steps between two marks of a worker: a hundredth of the work, so that marks cost nobody anything."""
 CALLERS: Final = 16
 """Concurrent callers of a system under load, and connections that they share."""
 PAUSE_S: Final = 0.05
@@ -39,15 +39,11 @@ def stepped() -> None:
 
 
 class System(ABC):
-    """A system as its users use it. Kinds of workflows: `one` step, `ten` steps, `wait` for a decision, `slow`: one of 50 ms."""
+    """A system as its users use it. Kinds of work: `one` step; `slow`: one of 50 ms; `low`: one that says when it was called."""
 
     name: ClassVar[str]
     settings: ClassVar[str]
-    """How it is set up, and by which page of its documentation."""
-    works: ClassVar[frozenset[str]] = frozenset(
-        {"starts", "drain", "steps", "decide", "continue", "slow", "low"}
-    )
-    """What it can do at all."""
+    """How it is set up here, and how that differs from what it does by itself."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -81,17 +77,21 @@ class System(ABC):
     async def unfinished(self, kind: str) -> bool:
         """Whether any workflow of this kind (its ID begins with it and a hyphen) is not done yet, by one cheap query."""
 
-    async def suspended(self, count: int) -> bool:
-        """Whether so many workflows wait for their decision."""
-        raise NotImplementedError
-
-    async def resolve(self, id: str) -> None:
-        """Decide what a workflow waits for."""
-        raise NotImplementedError
-
     @abstractmethod
     def work(self) -> None:
         """Be a worker process until SIGTERM. Says `mark(ready=True)` when it takes work."""
+
+
+class Engine(System):
+    """A system with steps and waiting. Kinds besides: `ten` steps, `wait` for a decision (it says when its code goes on)."""
+
+    @abstractmethod
+    async def suspended(self, count: int) -> bool:
+        """Whether so many workflows wait for their decision."""
+
+    @abstractmethod
+    async def resolve(self, id: str) -> None:
+        """Decide what a workflow waits for, durably."""
 
 
 class Marks:
@@ -105,27 +105,24 @@ class Marks:
         self._more = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
 
-    async def until_steps(self, count: int) -> float:
-        """When that many steps had been called in the worker."""
-        while True:
-            for steps, at in self.steps:
-                if steps >= count:
-                    return at
-            await self._next()
-
     async def until_continued(self, ids: Sequence[str]) -> list[float]:
         """When each of these workflows went on."""
-        while not all(id in self.continued for id in ids):
-            await self._next()
+        for id in ids:
+            while id not in self.continued:
+                await self._next()
         return [self.continued[id] for id in ids]
 
-    async def _next(self) -> None:
+    def check(self) -> None:
+        """Raise RuntimeError if the worker has ended by itself."""
         if self._reader.done():
-            raise RuntimeError(f"the worker ended (exit code {self.process.returncode})")
+            raise RuntimeError(f"the worker ended by itself (exit code {self.process.returncode})")
+
+    async def _next(self) -> None:
+        self.check()
         self._more.clear()
-        await asyncio.wait(
-            [self._reader, asyncio.ensure_future(self._more.wait())], return_when="FIRST_COMPLETED"
-        )
+        more = asyncio.ensure_future(self._more.wait())
+        await asyncio.wait([self._reader, more], return_when="FIRST_COMPLETED")
+        more.cancel()
 
     async def _read(self) -> None:
         assert self.process.stdout is not None

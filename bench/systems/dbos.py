@@ -18,7 +18,7 @@ import asyncpg
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient
 
-from bench.system import CALLERS, PAUSE_S, System, mark, stepped
+from bench.system import CALLERS, PAUSE_S, Engine, mark, stepped
 
 QUEUE = "bench"
 POLL_S = 0.01
@@ -80,13 +80,14 @@ async def low(id: str) -> None:
     await note(id)
 
 
-class Dbos(System):
+class Dbos(Engine):
     """See the module."""
 
     name = "dbos"
     settings = (
-        f"async workflows on a database queue, polling_interval_sec={POLL_S} (its default is 1 s), use_listen_notify, "
-        "sys_db_pool_size=20, console log level ERROR"
+        f"async workflows and steps on a database queue without limits, looked at every {POLL_S} s (its default is 1 s), "
+        "LISTEN/NOTIFY on, a pool of 20 connections (its default), log level ERROR, no admin server; "
+        "batches are one transaction around a thousand `enqueue_in_transaction`"
     )
 
     @property

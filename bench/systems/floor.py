@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 import uvloop
 
-from bench.system import CALLERS, PAUSE_S, System, mark, stepped
+from bench.system import CALLERS, PAUSE_S, Engine, mark, stepped
 
 CLAIM = 500
 IN_FLIGHT = 1000
@@ -90,7 +90,7 @@ class Run:
         self.wanted: tuple[str, Any] | None = None
 
 
-class Floor(System):
+class Floor(Engine):
     """See the module."""
 
     name = "floor"

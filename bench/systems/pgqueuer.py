@@ -27,8 +27,10 @@ class Pgqueuer(System):
     """See the module."""
 
     name = "pgqueuer"
-    settings = f"asyncpg, batch_size={BATCH}, durable tables, uvloop; enqueue of lists for batches"
-    works = frozenset({"starts", "drain", "slow", "low"})
+    settings = (
+        f"asyncpg, uvloop, `batch_size={BATCH}` (its default is 10), `dequeue_timeout` of 1 s (its default is 30 s), "
+        "durable tables, `enqueue` of lists for batches"
+    )
 
     @property
     def version(self) -> str:

@@ -15,15 +15,17 @@ import procrastinate
 from bench.system import CALLERS, PAUSE_S, System, mark, stepped
 
 CONCURRENCY = 50
-POOL = 10
+POLL_S = 0.1
 
 
 class Procrastinate(System):
     """See the module."""
 
     name = "procrastinate"
-    settings = f"PsycopgConnector(max_size={POOL}), concurrency={CONCURRENCY}, listen_notify, batch_defer_async for batches"
-    works = frozenset({"starts", "drain", "slow", "low"})
+    settings = (
+        f"a pool of {CALLERS} connections, concurrency={CONCURRENCY} (its default is 1), notifications on, "
+        f"looking by itself every {POLL_S} s (its default is 5 s), `batch_defer_async` for batches"
+    )
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
@@ -69,7 +71,9 @@ class Procrastinate(System):
     async def _work(self) -> None:
         async with self._app.open_async():
             mark(ready=True)
-            await self._app.run_worker_async(queues=["bench"], concurrency=CONCURRENCY)
+            await self._app.run_worker_async(
+                queues=["bench"], concurrency=CONCURRENCY, fetch_job_polling_interval=POLL_S
+            )
 
 
 async def one(id: str) -> int:

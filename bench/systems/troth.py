@@ -10,7 +10,7 @@ from importlib.metadata import version
 import asyncpg
 import uvloop
 
-from bench.system import CALLERS, PAUSE_S, System, mark, stepped
+from bench.system import CALLERS, PAUSE_S, Engine, mark, stepped
 from troth import Context, Troth, Worker, workflow
 from troth.cli.working import calm_collector
 
@@ -56,7 +56,7 @@ async def slow(ctx: Context, x: str) -> int:
 
 @workflow
 async def wait(ctx: Context, x: str) -> None:
-    """Waits for a person; says when its code went on (it is told once: kept code, no replay)."""
+    """Waits for a person; says when its code went on (what stands before the wait is all that a replay would repeat)."""
     await ctx.promise(bool, "approval")
     mark(continued=x)
 
@@ -67,11 +67,14 @@ async def low(ctx: Context, x: str) -> None:
     await ctx.run(note, x)
 
 
-class TrothSystem(System):
+class TrothSystem(Engine):
     """See the module."""
 
     name = "troth"
-    settings = "defaults: Worker(concurrency=1000), one worker process, NOTIFY on, the command line's garbage collector settings"
+    settings = (
+        "its defaults, through its public face: `Worker` with 1,000 workflows at once in one process, notifications on, "
+        "the garbage collector as `troth worker` sets it; clients with a pool of 16 connections; `start_many` for batches"
+    )
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)

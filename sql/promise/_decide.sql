@@ -153,8 +153,9 @@ end $$;
 create function _record_audit(
   p_at timestamptz, p_actor text, p_verb text, p_promise text, p_before text, p_after text, p_detail jsonb
 ) returns void
-  language sql volatile
+  language plpgsql volatile
 as $$
+begin
   insert into audit (id, at, actor, verb, promise, before, after, detail)
-  values (gen_random_uuid(), p_at, p_actor, p_verb, p_promise, p_before, p_after, p_detail)
-$$;
+  values (gen_random_uuid(), p_at, p_actor, p_verb, p_promise, p_before, p_after, p_detail);
+end $$;

@@ -5,8 +5,9 @@
 -- at an earlier suspension is no longer where it stood then. The mark that there are news goes with the turn after the one that was
 -- told of them: that one may be a call of long ago, cut off and sent again since, with nobody left to hear its answer.
 create function _store_turns(p_turns turn[], p_tasks text[]) returns void
-  language sql volatile
+  language plpgsql volatile
 as $$
+begin
   update task t
      set last_seq = r.last_seq, last_at = r.last_at, children = r.children, news = t.news and r.verdict = 'news',
          attempts = case when r.changed then 0 else t.attempts end,
@@ -15,8 +16,8 @@ as $$
     from unnest(p_turns) r
    where t.id = r.task and t.id = any (p_tasks) and r.verdict in ('ok', 'news', 'halted')
      and (r.changed or t.news)
-     and (r.next is distinct from 'finish' or r.last_seq <> r.told or r.children <> t.children or r.verdict <> 'ok')
-$$;
+     and (r.next is distinct from 'finish' or r.last_seq <> r.told or r.children <> t.children or r.verdict <> 'ok');
+end $$;
 
 -- Settles the workflows that ended, unless events came that their code has not been told.
 create function _finish_turns(p_turns turn[], p_finishes jsonb, p_now timestamptz) returns void

@@ -145,7 +145,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-TOLD = {"benchmarks.md", "design.md", "reliability.md"}
+TOLD = {"benchmarks.md", "design.md", "performance.md", "reliability.md"}
 """Pages that tell how it is, and teach nothing that could be tried."""
 
 

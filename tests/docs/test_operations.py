@@ -1,4 +1,4 @@
-"""`docs/operations.md`: its settings exist in Postgres, and its SQL runs."""
+"""`docs/operations.md` and `docs/performance.md`: their settings exist in Postgres, and their SQL runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import pytest
 
 from tests.docs.pages import Played, blocks, page
 
+PAGES = ("operations.md", "performance.md")
 SETTINGS = [
     (name, value.strip())
-    for block in blocks(page("operations.md"), "ini")
+    for told in PAGES
+    for block in blocks(page(told), "ini")
     for name, value in re.findall(r"^(\w+) = ([^#\n]+)", block.text, re.MULTILINE)
     if name.islower()
 ]
 QUERIES = [
     statement
-    for block in blocks(page("operations.md"), "sql")
+    for told in PAGES
+    for block in blocks(page(told), "sql")
     for statement in block.text.split(";\n")
     if statement.strip()
 ]
@@ -28,7 +31,10 @@ QUERIES = [
 def test_a_setting_is_one_of_postgres(dsn: str, name: str, value: str) -> None:
     with psycopg.connect(dsn) as db:
         (kind,) = db.execute("select vartype from pg_settings where name = %s", [name]).fetchone() or (None,)
-    assert kind == ("string" if value.startswith("'") else "enum" if name == "synchronous_commit" else "bool")
+    number = re.fullmatch(r"\d+(\w+)?", value)
+    assert kind in (
+        ("string",) if value.startswith("'") else ("integer", "real") if number else ("enum", "bool")
+    )
 
 
 @pytest.mark.parametrize("query", QUERIES)
