@@ -93,16 +93,18 @@ class Agenda:
 
     def keep_what_outlives(self) -> None:
         """The code has ended: only children that outlive it are still to be recorded."""
-        self._unrecorded = deque(each for each in self._unrecorded if each.kind == START)
+        if self._unrecorded:
+            self._unrecorded = deque(each for each in self._unrecorded if each.kind == START)
 
     def add(self, operations: Iterable[Operation]) -> None:
         """The code has issued these."""
         for operation in operations:
-            if operation.kind == STEP:
+            kind = operation.kind
+            if kind == STEP:
                 self.waiting[operation.path] = operation
-            elif operation.kind == TIMER:
+            elif kind == TIMER:
                 self._arm(operation)
-            elif operation.kind in CREATIONS and not self._is_recorded(operation):
+            elif kind in CREATIONS and not self._is_recorded(operation):
                 self._unrecorded.append(operation)
 
     def _arm(self, timer: Operation) -> None:
@@ -124,6 +126,8 @@ class Agenda:
     def unrecorded(self) -> bool:
         """Whether something is to be recorded before anything may start."""
         queue = self._unrecorded
+        if not queue:
+            return False
         while queue and self._open.get(queue[0].path) is not queue[0]:
             queue.popleft()
         return bool(queue)

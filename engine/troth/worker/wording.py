@@ -13,7 +13,7 @@ from troth.codec import Payloads, Sealed
 from troth.context.requests import ChildRequest, PromiseRequest, StepRequest, WaitRequest
 from troth.core import CANCEL, TIMER, CanceledOutcome, Operation, Outcome, Raised, Returned
 from troth.errors import Diverged, TrothError
-from troth.model import JournalEntry
+from troth.model import JSON_NULL, JournalEntry
 
 
 class TurnParts(msgspec.Struct, eq=False):
@@ -72,17 +72,17 @@ def happened(
     """What an operation brought, as the event that it will be if nobody was faster."""
     operation = arrived.operation
     return JournalEntry(
-        seq=seq,
-        operation=operation.path,
-        kind=operation.kind,
-        state=arrived.state,
-        at=at,
-        issued=operation.issued,
-        epoch=epoch,
-        digest=operation.digest,
-        cohort=cohort,
-        value=raw(arrived.value, payloads.plain),
-        error=raw(arrived.error, payloads.plain),
+        seq,
+        operation.path,
+        operation.kind,
+        arrived.state,
+        at,
+        operation.issued,
+        epoch,
+        cohort,
+        operation.digest,
+        raw(arrived.value, payloads.plain),
+        raw(arrived.error, payloads.plain),
     )
 
 
@@ -234,7 +234,7 @@ def _marked(turn: Turn, sealed: Sealed) -> None:
 def raw(sealed: Sealed | None, plain: Callable[[bytes, bytes | None, str], bytes]) -> msgspec.Raw:
     """The plain JSON text of what was sealed."""
     if sealed is None:
-        return msgspec.Raw(b"null")
+        return JSON_NULL
     if sealed.headers is None:
         return msgspec.Raw(sealed.data)
     return msgspec.Raw(plain(sealed.data, sealed.headers, "The outcome"))
