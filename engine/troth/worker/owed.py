@@ -66,6 +66,9 @@ class Owed:
 
     def say(self, turn: Turn, open_operations: Mapping[str, Operation], told: int) -> list[Cancel]:
         """What is to be said with this turn, which is about all events up to `told`."""
+        if not self:
+            self._saying_up_to = told
+            return []
         if self._ends_unsaid:
             turn.close = self._saying_close = True
             self._given_up.clear()

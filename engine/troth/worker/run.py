@@ -242,12 +242,12 @@ class Run:
 
     def startable(self) -> Collection[Operation]:
         """Steps to start now: all that came before them is durable."""
-        machine = self._machine
+        machine, agenda = self._machine, self._agenda
+        if not (agenda.waiting or agenda.later):
+            return []
         if self.in_flight or self._ahead or self._news or machine is None or machine.done or self._leaving:
             return []
-        agenda = self._agenda
-        idle = not (agenda.waiting or agenda.later) or agenda.unrecorded()
-        return [] if idle else agenda.startable(self._now())
+        return [] if agenda.unrecorded() else agenda.startable(self._now())
 
     def attempt(self, operation: Operation) -> tuple[int, Any]:
         """The number of a step's attempt that begins, and what the last heartbeat before it said."""

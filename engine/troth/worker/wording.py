@@ -20,11 +20,11 @@ class TurnParts(msgspec.Struct, eq=False):
     """One turn as `advance` takes it."""
 
     turn: Turn
-    outcomes: list[StepOutcome] = []
-    operations: list[Creation] = []
-    timers: list[Timer] = []
-    attempts: list[Attempt] = []
-    cancels: list[Cancel] = []
+    outcomes: Sequence[StepOutcome] = ()
+    operations: Sequence[Creation] = ()
+    timers: Sequence[Timer] = ()
+    attempts: Sequence[Attempt] = ()
+    cancels: Sequence[Cancel] = ()
     outcome_bytes: int = 0
     """How much of the outcomes is payload."""
 
@@ -45,9 +45,7 @@ class TurnParts(msgspec.Struct, eq=False):
         said = [self.turn.value, self.turn.error]
         for asked in self.operations:
             said += asked.args, asked.default
-        return self.outcome_bytes + sum(
-            [len(memoryview(each)) for each in said if isinstance(each, msgspec.Raw)]
-        )
+        return self.outcome_bytes + sum([len(memoryview(each)) for each in said if each is not msgspec.UNSET])
 
 
 class Arrived(msgspec.Struct, eq=False):
