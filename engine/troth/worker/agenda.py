@@ -161,6 +161,8 @@ class Agenda:
         done = {operation.path for operation in operations}
         while queue and (queue[0].path in done or self._open.get(queue[0].path) is not queue[0]):
             queue.popleft()
+        if not queue:
+            self._unrecorded = _NOTHING
         if any(operation.issued <= told for operation in queue):
             self._recorded |= done
         else:
