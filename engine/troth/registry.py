@@ -156,7 +156,7 @@ class Workflow(Generic[P, T_co]):
             return None
         try:
             types = self._parameter_types
-            fields = [
+            fields: list[tuple[str, Any, Any]] = [
                 (
                     each.name,
                     types.get(each.name, Any),

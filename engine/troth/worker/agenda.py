@@ -51,8 +51,8 @@ class Agenda:
         self.later: dict[str, tuple[int, Operation]] = {}
         """Steps that are not to start before an instant: they have failed before."""
         self._open: Mapping[str, Operation] = {}
-        self._unrecorded = _NOTHING
-        self._recorded = frozenset([wait.operation for wait in claimed.waits])
+        self._unrecorded: deque[Operation] = _NOTHING
+        self._recorded: frozenset[str] = frozenset([wait.operation for wait in claimed.waits])
         self._timers: list[tuple[int, int, Operation]] = []
         self._dues: list[tuple[int, str]] = []
         self._timers_max = _STALE_TIMERS
