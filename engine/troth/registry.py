@@ -35,6 +35,7 @@ WorkflowFunction = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
 POSITIONALS: Final = "*"
 """The key beside keywords under which arguments stand that have no keyword."""
+_POSITIONALS_FIRST: Final = b'{"*":'
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ class Workflow(Generic[P, T_co]):
 
         Raises `InvalidArgument` when the function could not be called so.
         """
-        if not args and self._by_name is not None and self._required <= kwargs.keys() <= self._names:
+        if not args and self._readers is not None and self._required <= kwargs.keys() <= self._names:
             return dict(kwargs)
         try:
             bound = self.signature.bind(*args, **kwargs)
@@ -96,7 +97,7 @@ class Workflow(Generic[P, T_co]):
         Takes an object of keywords, such an object with positionals under `*`, or an array of positionals.
         Raises `ValueMismatch`, naming the parameter.
         """
-        if (read := self._all_by_name(raw)) is not None:
+        if (read := self._read_at_once(raw)) is not None:
             return read
         what = f"The argument list of workflow {self.name!r}"
         positionals, keywords = _raw_arguments(raw, what)
@@ -108,28 +109,33 @@ class Workflow(Generic[P, T_co]):
             bound.arguments[name] = self._decoded(name, value)
         return bound.args, bound.kwargs
 
-    def _all_by_name(self, raw: codec.Json) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """The arguments, where all are keywords and fit: read at once. None where a closer look is needed."""
-        reader = self._by_name
-        if reader is None or raw is None:
+    def _read_at_once(self, raw: codec.Json) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments, where all are keywords, or all are positional, and fit. None where a closer look is needed."""
+        readers = self._readers
+        if readers is None or raw is None:
             return None
+        text = raw.encode() if isinstance(raw, str) else bytes(raw)
         try:
-            read = reader.decode(raw)
+            in_row = text.startswith(_POSITIONALS_FIRST)
+            read = readers[1].decode(text).row if in_row else readers[0].decode(text)
         except Exception:  # noqa: BLE001 — whatever it is: the closer look says what is wrong with which parameter
             return None
         positionals: list[Any] = []
         keywords: dict[str, Any] = {}
         in_a_row = True
-        for name, parameter in self.signature.parameters.items():
-            value = getattr(read, name)
-            in_a_row = (
-                in_a_row and value is not msgspec.UNSET and parameter.kind is not parameter.KEYWORD_ONLY
-            )
-            if in_a_row:
+        for (name, only_keyword), value in zip(self._kinds, msgspec.structs.astuple(read), strict=False):
+            if value is msgspec.UNSET:
+                in_a_row = False
+            elif in_a_row and not only_keyword:
                 positionals.append(value)
-            elif value is not msgspec.UNSET:
+            else:
+                in_a_row = False
                 keywords[name] = value
         return tuple(positionals), keywords
+
+    @functools.cached_property
+    def _kinds(self) -> list[tuple[str, bool]]:
+        return [(each.name, each.kind is each.KEYWORD_ONLY) for each in self.signature.parameters.values()]
 
     @functools.cached_property
     def _names(self) -> frozenset[str]:
@@ -142,15 +148,15 @@ class Workflow(Generic[P, T_co]):
         )
 
     @functools.cached_property
-    def _by_name(self) -> msgspec.json.Decoder[Any] | None:
-        """Reads an object of keywords as a whole, which is a third of binding and reading each argument by itself."""
+    def _readers(self) -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]] | None:
+        """Read an object of keywords, and one of positionals, as a whole: a third of binding and reading one by one."""
         parameters = self.signature.parameters.values()
         by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         if any(each.kind not in by_name for each in parameters):
             return None
         try:
             types = self._parameter_types
-            fields = [
+            fields: list[tuple[str, Any, Any]] = [
                 (
                     each.name,
                     types.get(each.name, Any),
@@ -158,8 +164,22 @@ class Workflow(Generic[P, T_co]):
                 )
                 for each in parameters
             ]
-            made = msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
-            return codec.reader(made)
+            named = msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
+            in_row = [
+                one for one, (_, only_keyword) in zip(fields, self._kinds, strict=True) if not only_keyword
+            ]
+            row = msgspec.defstruct(self.name, in_row, array_like=True, forbid_unknown_fields=True)
+            # a keyword that has to be given is missing beside positionals: no row fits then
+            fits = (
+                row
+                if all(default is msgspec.UNSET for *_, default in fields[len(in_row) :])
+                else msgspec.UnsetType
+            )
+            renamed = {"row": POSITIONALS}
+            positional = msgspec.defstruct(
+                self.name, [("row", fits)], rename=renamed, forbid_unknown_fields=True
+            )
+            return codec.reader(named), codec.reader(positional)
         except Exception:  # noqa: BLE001 — one by one it is, and what is wrong with a type is said then
             return None
 

@@ -28,7 +28,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from troth import limits
-from troth.codec import Payloads, Sealed, decode, digest_operation, encode, excerpt, type_name
+from troth.codec import Payloads, Sealed, decode, encode, excerpt, type_name
+from troth.context.reading import digest_of, digest_operation
 from troth.errors import (
     InvalidArgument,
     InvalidPayload,
@@ -757,6 +758,24 @@ def test_the_digest_of_an_operation() -> None:
 
 def test_the_digest_is_the_same_for_ever() -> None:
     assert digest_operation("step", "pay", b'{"order":"x"}') == 7121754727045777171
+
+
+@given(
+    st.lists(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.text()
+        | st.floats(allow_nan=False)
+        | st.lists(st.integers())
+    )
+)
+def test_the_digest_of_a_steps_arguments_is_that_of_their_text(args: list[object]) -> None:
+    try:
+        text = encode([args, {}])
+    except InvalidPayload:
+        text = b"?"
+    assert digest_of("step", "pay", tuple(args), {}) == digest_operation("step", "pay", text if args else b"")
 
 
 @given(st.text(), st.text(), st.binary())

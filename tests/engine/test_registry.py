@@ -299,6 +299,27 @@ def test_arguments_are_decoded_as_declared() -> None:
         assert nothing.arguments(none) == ((), {})
 
 
+@workflow
+async def must_say(ctx: Context, a: int, b: str = "x", *, fast: bool) -> None: ...
+
+
+def test_positionals_alone_are_read_like_any_others() -> None:
+    assert ship.arguments(b'{"*": [{"id": "a"}]}') == ((Order("a"),), {})
+    assert untyped.arguments('{"*": [1]}') == ((1,), {})
+    assert untyped.arguments(b'{"*":[1,[2]]}') == ((1, [2]), {})
+    assert must_say.arguments(b'{"*": [1], "fast": true}') == ((1,), {"fast": True})
+    for misfit in (
+        b'{"*": [1]}',
+        b'{"*": []}',
+        b'{"*": [1, "x", true]}',
+        b'{"*": 1}',
+        b'{"*": null}',
+        b'{"*":',
+    ):
+        with pytest.raises(ValueMismatch):
+            must_say.arguments(misfit)
+
+
 def test_types_for_checkers_only_do_no_harm_to_the_context() -> None:
     assert "Context" not in globals()
     assert ship.arguments(b'[{"id": "a"}]')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
@@ -10,7 +12,8 @@ from typing import Any, Final, TypeVar, cast
 from msgspec import Struct
 from typing_extensions import TypeForm
 
-from troth.codec import Payloads, digest_operation, encode
+from troth import limits
+from troth.codec import Payloads, encode, only_scalars
 from troth.context.requests import CALL, START
 from troth.core import STEP, Entry
 from troth.errors import (
@@ -95,7 +98,25 @@ def digest_of(
     if not args and not kwargs:
         return digest_operation(kind, name, b"")
     try:
-        text = encode([args, kwargs], "The arguments", max_bytes=2**31)
+        if not kwargs and only_scalars(args):  # the same text, in half the time
+            text = b"[" + encode(args, "The arguments", max_bytes=2**31) + b",{}]"
+        else:
+            text = encode([args, kwargs], "The arguments", max_bytes=2**31)
     except (InvalidPayload, PayloadTooDeep):
         text = b"?"
     return digest_operation(kind, name, text)
+
+
+def digest_operation(kind: str, name: str, args: bytes) -> int:
+    """What a journal keeps of an operation's kind, function and arguments, to know it again: 63 bits of SHA-256.
+
+    `args` is the text that `encode` gave, whose keys have one order.
+    """
+    said = _spelled(kind, name) + len(args).to_bytes(8, "big") + args
+    return int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1
+
+
+@functools.lru_cache(maxsize=limits.decoders_cached_max)
+def _spelled(kind: str, name: str) -> bytes:
+    parts = kind.encode(), name.encode()
+    return b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)])

@@ -18,7 +18,6 @@ This file knows no asyncio.
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from types import MappingProxyType
@@ -93,18 +92,18 @@ class Ledger:
         self.now = started_at
         self._open: dict[str, Operation] = {}
         self.open: Mapping[str, Operation] = MappingProxyType(self._open)
-        self.arrivals: deque[tuple[Awaiter, Entry]] = deque()
+        self.arrivals: list[tuple[Awaiter, Entry]] = []
         """Operations just issued whose entries, written by hand, were there before them."""
         self._awaiters: dict[str, Awaiter] = {}
         self._bound: dict[str, Operation] = {}
         self._taken_back: dict[str, Operation] = {}
         self._fresh: list[Operation] = []
-        self._never_were: set[str] = set()
+        self._never_were: list[str] = []
         self._cohorts = array("l")
         self._given_up: list[Operation] = []
         self._by_hand: dict[str, Entry] = {}
         self._foreseen = 0
-        self._patches: set[str] = set()
+        self._patches: frozenset[str] = frozenset()
         self._decided: dict[str, bool] = {}
         self._over = False
 
@@ -129,7 +128,7 @@ class Ledger:
             return
         del self._open[path]
         if operation.issued == self.told:
-            self._never_were.add(path)
+            self._never_were.append(path)
         else:
             self._taken_back[path] = operation
 
@@ -155,7 +154,8 @@ class Ledger:
     def foresee(self, seq: int, patches: Iterable[str]) -> None:
         """The code was here before after every entry below `seq`, and the journal has these patches."""
         self._foreseen = max(self._foreseen, seq)
-        self._patches.update(patches)
+        if more := frozenset(patches):
+            self._patches |= more
 
     def enter(self, entry: Entry) -> Awaiter | None:
         """Book an entry about an operation and return whom to tell, or raise Diverged with nothing changed."""
@@ -191,7 +191,7 @@ class Ledger:
 
     def arrival(self) -> tuple[Awaiter, Entry]:
         """The next of `arrivals`, booked."""
-        awaiter, entry = self.arrivals.popleft()
+        awaiter, entry = self.arrivals.pop(0)
         path = entry.path
         self._judge(entry, awaiter.operation)
         if self._open.pop(path, None) is not None:
@@ -206,10 +206,10 @@ class Ledger:
             self._cohorts.append(0)
             return []
         self._fresh = []
-        never_were = self._never_were
-        if never_were:
+        if self._never_were:
+            never_were = set(self._never_were)
             fresh = [operation for operation in fresh if operation.path not in never_were]
-            never_were.clear()
+            self._never_were = []
         still = self._open
         all_open = True
         count = checksum = 0

@@ -80,9 +80,17 @@ class MachineLoop(RefusingLoop):
 
     # --- driven by the machine ---
 
-    def run(self, at_idle: Callable[[], bool], first: Callable[[Unpack[Args]], object], *args: *Args) -> None:
-        """Call `first`, then run until nothing is ready and `at_idle`, asked then, has nothing more to run either."""
-        host = running_loop()
+    def run(
+        self,
+        host: asyncio.AbstractEventLoop | None,
+        at_idle: Callable[[], bool],
+        first: Callable[[Unpack[Args]], object],
+        *args: *Args,
+    ) -> None:
+        """Call `first`, then run until nothing is ready and `at_idle`, asked then, has nothing more to run either.
+
+        `host` is the loop that runs here now.
+        """
         hooks = sys.get_asyncgen_hooks()
         set_running_loop(self)
         sys.set_asyncgen_hooks(firstiter=self._generator_opened, finalizer=_left_open)
@@ -98,11 +106,15 @@ class MachineLoop(RefusingLoop):
             set_running_loop(host)
 
     def run_watched(
-        self, at_idle: Callable[[], bool], first: Callable[[Unpack[Args]], object], *args: *Args
+        self,
+        host: asyncio.AbstractEventLoop | None,
+        at_idle: Callable[[], bool],
+        first: Callable[[Unpack[Args]], object],
+        *args: *Args,
     ) -> None:
         """The same, within the watch that was given."""
         with self._watch:
-            self.run(at_idle, first, *args)
+            self.run(host, at_idle, first, *args)
 
     def live_tasks(self) -> list[MachineTask[Any]]:
         """The tasks that have not ended, in the order of their creation."""

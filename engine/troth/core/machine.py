@@ -146,12 +146,12 @@ class Machine(Generic[T]):
 
     def start(self) -> list[Operation]:
         """Begin, run until idle, and return the operations issued and still open."""
-        _refuse_inside_a_task()
+        host = _host()
         main = self._main
         if main is None:
             raise RuntimeError("This machine was started already: make a new one to run the workflow again.")
         self._main = None
-        self._run(self._at_idle, self._begin, main)
+        self._run(host, self._at_idle, self._begin, main)
         return self._ledger.collect()
 
     def feed(self, entry: Entry) -> list[Operation]:
@@ -159,7 +159,7 @@ class Machine(Generic[T]):
 
         Raises `Diverged`, with nothing told, when the code has not issued what the entry is about.
         """
-        _refuse_inside_a_task()
+        host = _host()
         ledger = self._ledger
         if entry.seq != ledger.told + 1:
             raise ValueError(
@@ -172,7 +172,7 @@ class Machine(Generic[T]):
             if self.closing:
                 ledger.let_go()
             elif self._outcome is None:
-                self._run(self._at_idle, self._cancel)
+                self._run(host, self._at_idle, self._cancel)
         else:
             awaiter = ledger.enter(entry)
             if self.closing:
@@ -181,7 +181,7 @@ class Machine(Generic[T]):
                 if self.done:
                     ledger.close()
             elif awaiter is not None:
-                self._run(self._at_idle, awaiter.tell, entry)
+                self._run(host, self._at_idle, awaiter.tell, entry)
         return ledger.collect()
 
     def foresee(self, seq: int, patches: Iterable[str]) -> None:
@@ -372,9 +372,11 @@ def _refuse_outside(name: str) -> NoReturn:
     raise WorkflowMisuse(f"{name!r} was issued outside its workflow: use the context only in its own code.")
 
 
-def _refuse_inside_a_task() -> None:
+def _host() -> asyncio.AbstractEventLoop | None:
+    """The loop that the machine is driven from, if any. Its tasks are refused."""
     host = running_loop()
-    if host is not None and (isinstance(host, MachineLoop) or current_task(host) is not None):
+    if host is not None and (current_task(host) is not None or isinstance(host, MachineLoop)):
         raise RuntimeError(
             "A machine cannot run inside an asyncio task: drive it from a plain callback (loop.call_soon) or a thread."
         )
+    return host

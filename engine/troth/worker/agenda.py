@@ -20,6 +20,8 @@ from troth.worker.wording import asked_bytes, fires_at, later, timer
 CREATIONS_MAX: Final = 1000
 """Operations that one turn records; a fan-out of thousands goes in several."""
 _STALE_TIMERS: Final = 64
+_NOTHING: Final[deque[Operation]] = deque(maxlen=0)
+"""Holds nothing, ever, and is everybody's: an empty deque of one's own weighs 760 bytes."""
 
 
 class Agenda:
@@ -49,8 +51,8 @@ class Agenda:
         self.later: dict[str, tuple[int, Operation]] = {}
         """Steps that are not to start before an instant: they have failed before."""
         self._open: Mapping[str, Operation] = {}
-        self._unrecorded: deque[Operation] = deque()
-        self._recorded = {wait.operation for wait in claimed.waits}
+        self._unrecorded: deque[Operation] = _NOTHING
+        self._recorded: frozenset[str] = frozenset([wait.operation for wait in claimed.waits])
         self._timers: list[tuple[int, int, Operation]] = []
         self._dues: list[tuple[int, str]] = []
         self._timers_max = _STALE_TIMERS
@@ -59,7 +61,7 @@ class Agenda:
     def claimed_again(self, claimed: Claimed) -> None:
         """The task was let go and claimed again, with its code still here: others may have driven it meanwhile."""
         self.asked = max(self.asked, claimed.asked)
-        self._recorded.update(wait.operation for wait in claimed.waits)
+        self._recorded |= {wait.operation for wait in claimed.waits}
         self.all_at_once()
 
     def begin(self, open_operations: Mapping[str, Operation]) -> list[Operation]:
@@ -68,7 +70,7 @@ class Agenda:
         Answers the steps under way of which it has heard meanwhile.
         """
         self._open = open_operations
-        self._unrecorded.clear()
+        self._unrecorded = _NOTHING
         self._timers.clear()
         running, later = self.running, self.later
         if running or later or self.waiting:
@@ -93,16 +95,20 @@ class Agenda:
 
     def keep_what_outlives(self) -> None:
         """The code has ended: only children that outlive it are still to be recorded."""
-        self._unrecorded = deque(each for each in self._unrecorded if each.kind == START)
+        if self._unrecorded:
+            self._unrecorded = deque(each for each in self._unrecorded if each.kind == START)
 
     def add(self, operations: Iterable[Operation]) -> None:
         """The code has issued these."""
         for operation in operations:
-            if operation.kind == STEP:
+            kind = operation.kind
+            if kind == STEP:
                 self.waiting[operation.path] = operation
-            elif operation.kind == TIMER:
+            elif kind == TIMER:
                 self._arm(operation)
-            elif operation.kind in CREATIONS and not self._is_recorded(operation):
+            elif kind in CREATIONS and not self._is_recorded(operation):
+                if self._unrecorded is _NOTHING:
+                    self._unrecorded = deque()
                 self._unrecorded.append(operation)
 
     def _arm(self, timer: Operation) -> None:
@@ -124,6 +130,8 @@ class Agenda:
     def unrecorded(self) -> bool:
         """Whether something is to be recorded before anything may start."""
         queue = self._unrecorded
+        if not queue:
+            return False
         while queue and self._open.get(queue[0].path) is not queue[0]:
             queue.popleft()
         return bool(queue)
@@ -148,16 +156,18 @@ class Agenda:
         queue = self._unrecorded
         if not operations and not queue:
             self.asked = max(self.asked, told)
-            self._recorded.clear()
+            self._recorded = frozenset()
             return
         done = {operation.path for operation in operations}
         while queue and (queue[0].path in done or self._open.get(queue[0].path) is not queue[0]):
             queue.popleft()
+        if not queue:
+            self._unrecorded = _NOTHING
         if any(operation.issued <= told for operation in queue):
             self._recorded |= done
         else:
             self.asked = max(self.asked, told)
-            self._recorded.clear()
+            self._recorded = frozenset()
 
     def _is_recorded(self, operation: Operation) -> bool:
         return operation.issued <= self.asked or operation.path in self._recorded

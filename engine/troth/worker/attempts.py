@@ -43,7 +43,7 @@ class _Tried:
 class Attempts:
     """What is known of the attempts of the steps that have no outcome yet."""
 
-    __slots__ = ("_payloads", "_said", "_tried", "_unsaid")
+    __slots__ = ("_payloads", "_said", "_tried", "unsaid")
 
     def __init__(self, steps: Sequence[StepAttempt], payloads: Payloads) -> None:
         self._payloads = payloads
@@ -58,7 +58,8 @@ class Attempts:
             )
             for step in steps
         }
-        self._unsaid: dict[tuple[str, int], Attempt] = {}
+        self.unsaid: dict[tuple[str, int], Attempt] = {}
+        """What there is to say, by operation and number."""
         self._said: dict[tuple[str, int], Attempt] = {}
 
     def begin(self, path: str) -> tuple[int, Any]:
@@ -84,7 +85,7 @@ class Attempts:
         """The attempt failed; the next one begins in so many microseconds."""
         tried = self._tried[path]
         tried.ended = tried.failed = True
-        self._unsaid[path, tried.number] = Attempt(
+        self.unsaid[path, tried.number] = Attempt(
             "",
             path,
             tried.number,
@@ -100,23 +101,18 @@ class Attempts:
         tried = self._tried[path]
         tried.kept = self._wrapped(details)
         tried.details = self._payloads.open(details.data, details.headers, object, "The details")
-        self._unsaid[path, tried.number] = Attempt(
+        self.unsaid[path, tried.number] = Attempt(
             "", path, tried.number, details=tried.kept, elapsed=self._elapsed(tried)
         )
 
-    @property
-    def unsaid(self) -> bool:
-        """Whether there is something to say."""
-        return bool(self._unsaid)
-
     def say(self, task: str) -> list[Attempt]:
         """What is to be said with this turn; there may be more."""
-        if not self._unsaid:
+        if not self.unsaid:
             return []
-        now = list(islice(self._unsaid.items(), ATTEMPTS_MAX))
+        now = list(islice(self.unsaid.items(), ATTEMPTS_MAX))
         self._said.update(now)
         for key, _ in now:
-            del self._unsaid[key]
+            del self.unsaid[key]
         for attempt in self._said.values():
             attempt.task = task
         return list(self._said.values())
@@ -128,7 +124,7 @@ class Attempts:
 
     def unheard(self) -> None:
         """The turn was not heard: it is to be said again."""
-        self._unsaid = {**self._said, **self._unsaid}
+        self.unsaid = {**self._said, **self.unsaid}
         self._said = {}
 
     def postponed(self) -> Iterator[tuple[str, int]]:

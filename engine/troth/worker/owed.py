@@ -41,7 +41,7 @@ class Owed:
 
     def __bool__(self) -> bool:
         """Whether the code gave up a child, or ended while some go on, and that was not said."""
-        return bool(self._given_up) or self._ends_unsaid
+        return bool(self._given_up) or (self._together and self._ends_unsaid)
 
     @property
     def _ends_unsaid(self) -> bool:
@@ -66,6 +66,9 @@ class Owed:
 
     def say(self, turn: Turn, open_operations: Mapping[str, Operation], told: int) -> list[Cancel]:
         """What is to be said with this turn, which is about all events up to `told`."""
+        if not self:
+            self._saying_up_to = told
+            return []
         if self._ends_unsaid:
             turn.close = self._saying_close = True
             self._given_up.clear()

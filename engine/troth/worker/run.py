@@ -54,7 +54,6 @@ class Run:
     """One workflow under way in this process."""
 
     __slots__ = (
-        "_abandoned",
         "_agenda",
         "_ahead",
         "_ahead_bytes",
@@ -75,6 +74,7 @@ class Run:
         "_unwanted",
         "_watch",
         "_workflow",
+        "abandoned",
         "busy",
         "ended",
         "epoch",
@@ -120,7 +120,7 @@ class Run:
         self._sent_creations: list[Operation] = []
         self._owed = Owed(claimed.asked)
         self._unwanted: set[str] = set()
-        self._abandoned: list[Operation] = []
+        self.abandoned: list[Operation] = []
         self._halting: dict[str, object] | None = None
         self._releasing = self._charged = self._news = False
         self._last_then: str | None = None
@@ -235,18 +235,19 @@ class Run:
         if not self.ended:
             # an answer holds so many events at most: nothing may start before the rest is known
             self._news = self._news or (answer.last_seq or 0) > len(self.told)
-            self._tell_arrived()
+            if self._arrived:
+                self._tell_arrived()
 
     # --- what the worker asks ---
 
     def startable(self) -> Collection[Operation]:
         """Steps to start now: all that came before them is durable."""
-        machine = self._machine
+        machine, agenda = self._machine, self._agenda
+        if not (agenda.waiting or agenda.later):
+            return []
         if self.in_flight or self._ahead or self._news or machine is None or machine.done or self._leaving:
             return []
-        agenda = self._agenda
-        idle = not (agenda.waiting or agenda.later) or agenda.unrecorded()
-        return [] if idle else agenda.startable(self._now())
+        return [] if agenda.unrecorded() else agenda.startable(self._now())
 
     def attempt(self, operation: Operation) -> tuple[int, Any]:
         """The number of a step's attempt that begins, and what the last heartbeat before it said."""
@@ -262,8 +263,8 @@ class Run:
         return machine is not None and path in machine.open and path not in self._unwanted
 
     def stopped(self) -> list[Operation]:
-        """Steps under way here for which nobody waits any more, each named once."""
-        abandoned, self._abandoned = self._abandoned, []
+        """The `abandoned` steps: under way here, with nobody waiting for them any more. Each is named once."""
+        abandoned, self.abandoned = self.abandoned, []
         return abandoned
 
     def next_due(self, *, starts: bool = True) -> int | None:
@@ -365,7 +366,7 @@ class Run:
             self.told.append(entry)
             self._heed(machine)
         self.seen = len(self.told)
-        self._abandoned += self._agenda.begin(machine.open)
+        self.abandoned += self._agenda.begin(machine.open)
         self._patch(machine.open.values())
 
     def _tell(self, entry: JournalEntry) -> None:
@@ -376,12 +377,12 @@ class Run:
         self.told.append(entry)
         self._agenda.told(entry.operation)
         if running is not None:
-            self._abandoned.append(running)
+            self.abandoned.append(running)
         self._patch(issued)
         self._agenda.add(issued)
         self._heed(machine)
         if machine.closing:
-            self._abandoned += self._agenda.end_steps()
+            self.abandoned += self._agenda.end_steps()
 
     def _patch(self, operations: Iterable[Operation]) -> None:
         """A patch that is applied needs nothing but to be recorded."""
@@ -402,7 +403,7 @@ class Run:
     def _given_up_step(self, operation: Operation) -> None:
         self._unwanted.add(operation.path)
         if operation.path in self._agenda.running:
-            self._abandoned.append(operation)
+            self.abandoned.append(operation)
         else:
             error = self._payloads.seal_error(given_up())
             retried = self._attempts.failed_before(operation.path)
@@ -477,7 +478,7 @@ class Run:
             creation(self.task, operation, machine.cohort(operation.issued), self._payloads)
             for operation in self._sent_creations
         ]
-        unsaid = self._attempts.unsaid
+        unsaid = bool(self._attempts.unsaid)
         if (turn.then == "finish" and more) or (turn.then == "release" and unsaid):
             parts.turn = Turn(self.task, self.epoch, self.seen)
         elif turn.then is None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 from msgspec import Struct
 
-from troth.codec import Payloads, Sealed
+from troth.codec import Payloads, Sealed, encode
 from troth.core import Operation
 from troth.errors import Diverged, UndecodablePayload
 from troth.gateway.pool import Pool
@@ -80,6 +80,7 @@ class Runs:
         self._timers: dict[Run, tuple[int, asyncio.TimerHandle]] = {}
         self._conflicts: dict[Run, dict[str, int]] = {}
         self._stopping = False
+        self._loop: asyncio.AbstractEventLoop
         self._context = contextvars.copy_context()
 
     def __len__(self) -> int:
@@ -100,6 +101,7 @@ class Runs:
 
     def begin(self, claimed: Sequence[tuple[Claimed, Run | None]]) -> None:
         """Run the code of tasks that were claimed; where it was kept, go on with that."""
+        self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         for each, kept in claimed:
             before = self._runs.get(each.task)
@@ -181,16 +183,18 @@ class Runs:
         if run.ended:
             self._let_go(run)
             return
-        for operation in run.stopped():
-            self._stop_step(run, operation)
+        if run.abandoned:
+            for operation in run.stopped():
+                self._stop_step(run, operation)
         if not self._stopping:
             for operation in run.startable():
                 self._start_step(run, operation)
         elif not self._under_way.get(run):
             run.release()
-        if run.timed or run in self._timers:
+        timed = run.timed
+        if timed or run in self._timers:
             self._arm(run)
-        if run.wants_turn(self._lingers(run)):
+        if run.wants_turn(timed and self._lingers(run)):
             self.turns.add(run)
 
     def _answered(self, answers: Sequence[tuple[Run, Advanced]]) -> None:
@@ -243,7 +247,7 @@ class Runs:
             under_way.is_over,
         )
         # of a context of its own: it may be a heartbeat of another step that made room for this one
-        task = asyncio.get_running_loop().create_task(
+        task = self._loop.create_task(
             self._steps.carry_out(attempted), name="troth step", context=self._context.copy()
         )
         under_way.task = task
@@ -260,8 +264,12 @@ class Runs:
         if under_way is not None:
             under_way.stop()
 
-    def step_beat(self, under_way: _UnderWay, details: Sealed) -> None:
-        """An attempt says that it goes on."""
+    def hear_beat(self, under_way: _UnderWay, details: object) -> None:
+        """An attempt says that it goes on; may be called from any thread."""
+        sealed = self._payloads.seal_plain(encode(details, "The details of a heartbeat"), "The details")
+        self._loop.call_soon_threadsafe(self._step_beat, under_way, sealed)
+
+    def _step_beat(self, under_way: _UnderWay, details: Sealed) -> None:
         run, operation = under_way.run, under_way.operation
         # a thread that was abandoned may still beat while another attempt of its step is under way
         if self._runs.get(run.task) is run and self._under_way.get(run, {}).get(operation.path) is under_way:
@@ -409,9 +417,9 @@ class _UnderWay(Struct, eq=False):
         """Whether nobody waits for it any more, or it has ended."""
         return self.over
 
-    def beat(self, details: Sealed) -> None:
+    def beat(self, details: object) -> None:
         """It goes on."""
-        self.runs.step_beat(self, details)
+        self.runs.hear_beat(self, details)
 
     def ended(self, task: asyncio.Task[StepResult]) -> None:
         """It has ended."""

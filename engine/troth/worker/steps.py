@@ -19,7 +19,7 @@ import structlog
 from msgspec import Struct
 
 from troth import calls
-from troth.codec import Payloads, Sealed, encode
+from troth.codec import Payloads, Sealed
 from troth.context.info import CURRENT, StepInfo
 from troth.context.requests import StepRequest
 from troth.core import Operation
@@ -46,7 +46,7 @@ class StepResult(Struct, frozen=True, eq=False):
 
 
 class Attempted(Struct, frozen=True, eq=False):
-    """One attempt of a step: whose, which one, and whom its heartbeats go to (in the worker's loop)."""
+    """One attempt of a step: whose, which one, and whom its heartbeats go to (from any thread)."""
 
     task: str
     epoch: int
@@ -55,7 +55,7 @@ class Attempted(Struct, frozen=True, eq=False):
     cohort: int
     number: int
     details: Any
-    beat: Callable[[Sealed], None]
+    beat: Callable[[object], None]
     abandoned: Callable[[], bool]
 
     @property
@@ -126,20 +126,15 @@ class Steps:
             _log.warning("a thread took too long and is abandoned", step=path, task=attempted.task)
         return TimeoutError(f"an attempt of step {path!r} took longer than {request.timeout_s:g} s")
 
-    def _announce(self, attempted: Attempted) -> None:
-        loop = asyncio.get_running_loop()
-
-        def beat(details: object) -> None:
-            sealed = self._payloads.seal_plain(encode(details, "The details of a heartbeat"), "The details")
-            loop.call_soon_threadsafe(attempted.beat, sealed)
-
+    @staticmethod
+    def _announce(attempted: Attempted) -> None:
         CURRENT.set(
             StepInfo(
                 attempted.task,
                 attempted.operation.path,
                 attempt=attempted.number,
                 details=attempted.details,
-                beat=beat,
+                beat=attempted.beat,
                 abandoned=attempted.abandoned,
             )
         )

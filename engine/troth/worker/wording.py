@@ -13,18 +13,18 @@ from troth.codec import Payloads, Sealed
 from troth.context.requests import ChildRequest, PromiseRequest, StepRequest, WaitRequest
 from troth.core import CANCEL, TIMER, CanceledOutcome, Operation, Outcome, Raised, Returned
 from troth.errors import Diverged, TrothError
-from troth.model import JournalEntry
+from troth.model import JSON_NULL, JournalEntry
 
 
 class TurnParts(msgspec.Struct, eq=False):
     """One turn as `advance` takes it."""
 
     turn: Turn
-    outcomes: list[StepOutcome] = []
-    operations: list[Creation] = []
-    timers: list[Timer] = []
-    attempts: list[Attempt] = []
-    cancels: list[Cancel] = []
+    outcomes: Sequence[StepOutcome] = ()
+    operations: Sequence[Creation] = ()
+    timers: Sequence[Timer] = ()
+    attempts: Sequence[Attempt] = ()
+    cancels: Sequence[Cancel] = ()
     outcome_bytes: int = 0
     """How much of the outcomes is payload."""
 
@@ -45,9 +45,7 @@ class TurnParts(msgspec.Struct, eq=False):
         said = [self.turn.value, self.turn.error]
         for asked in self.operations:
             said += asked.args, asked.default
-        return self.outcome_bytes + sum(
-            [len(memoryview(each)) for each in said if isinstance(each, msgspec.Raw)]
-        )
+        return self.outcome_bytes + sum([len(memoryview(each)) for each in said if each is not msgspec.UNSET])
 
 
 class Arrived(msgspec.Struct, eq=False):
@@ -72,17 +70,17 @@ def happened(
     """What an operation brought, as the event that it will be if nobody was faster."""
     operation = arrived.operation
     return JournalEntry(
-        seq=seq,
-        operation=operation.path,
-        kind=operation.kind,
-        state=arrived.state,
-        at=at,
-        issued=operation.issued,
-        epoch=epoch,
-        digest=operation.digest,
-        cohort=cohort,
-        value=raw(arrived.value, payloads.plain),
-        error=raw(arrived.error, payloads.plain),
+        seq,
+        operation.path,
+        operation.kind,
+        arrived.state,
+        at,
+        operation.issued,
+        epoch,
+        cohort,
+        operation.digest,
+        raw(arrived.value, payloads.plain),
+        raw(arrived.error, payloads.plain),
     )
 
 
@@ -234,7 +232,7 @@ def _marked(turn: Turn, sealed: Sealed) -> None:
 def raw(sealed: Sealed | None, plain: Callable[[bytes, bytes | None, str], bytes]) -> msgspec.Raw:
     """The plain JSON text of what was sealed."""
     if sealed is None:
-        return msgspec.Raw(b"null")
+        return JSON_NULL
     if sealed.headers is None:
         return msgspec.Raw(sealed.data)
     return msgspec.Raw(plain(sealed.data, sealed.headers, "The outcome"))

@@ -75,14 +75,14 @@ def two_entries_told_at_once(patch: pytest.MonkeyPatch) -> None:
     """A replay in a hurry does not let the code run until idle between two entries that are both there."""
     run = MachineLoop.run
 
-    def hasty(loop: MachineLoop, at_idle: Any, first: Any, *args: Any) -> None:
+    def hasty(loop: MachineLoop, host: Any, at_idle: Any, first: Any, *args: Any) -> None:
         ledger = loop._ledger
         if ledger.told % 2 == 0 or ledger.told >= ledger._foreseen:
-            run(loop, at_idle, first, *args)
+            run(loop, host, at_idle, first, *args)
             return
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(loop_module, "drain", lambda *_: None)
-            run(loop, lambda: False, first, *args)
+            run(loop, host, lambda: False, first, *args)
 
     patch.setattr(MachineLoop, "run", hasty)
 
