@@ -1,9 +1,11 @@
 -- What an answer shows of a promise: one JSON document, the same from every verb. Nulls are left out, but never inside a
--- payload (a value may hold nulls of its own): payloads are put in whole.
+-- payload (a value may hold nulls of its own): payloads are put in whole. In plpgsql, though it is one expression: given a
+-- sub-select it cannot be inlined, and in sql it would be parsed and planned anew at every call.
 create function _document(p promise, t task, p_now timestamptz) returns jsonb
-  language sql stable
+  language plpgsql stable
 as $$
-  select jsonb_strip_nulls(jsonb_build_object(
+begin
+  return jsonb_strip_nulls(jsonb_build_object(
       'id', (p).id,
       'state', (p).state,
       'latent', (p).function is null,
@@ -26,5 +28,5 @@ as $$
     || case when (p).tags is null then '{}' else jsonb_build_object('tags', (p).tags) end
     || case when (p).value is null then '{}' else jsonb_build_object('value', (p).value) end
     || case when (p).error is null then '{}' else jsonb_build_object('error', (p).error) end
-    || case when (p).headers is null then '{}' else jsonb_build_object('headers', (p).headers) end
-$$;
+    || case when (p).headers is null then '{}' else jsonb_build_object('headers', (p).headers) end;
+end $$;
