@@ -3,7 +3,7 @@
 -- of nothing (that promise may be purged, and its ID be another's by now), and one of a child that could not be made the reason.
 -- An event that an operator wrote says nothing of where it was issued.
 create function _entries(p_task text, p_after integer, p_limit integer) returns jsonb
-  language plpgsql stable
+  language plpgsql stable  -- one in SQL would be planned anew at each call
 as $$
 begin
   return (
