@@ -1,5 +1,6 @@
 -- What an answer shows of a promise: one JSON document, the same from every verb. Nulls are left out, but never inside a
--- payload (a value may hold nulls of its own): payloads are put in whole.
+-- payload (a value may hold nulls of its own): payloads are put in whole. In plpgsql, though it is one expression: given a
+-- sub-select it cannot be inlined, and in sql it would be parsed and planned anew at every call.
 create function _document(p promise, t task, p_now timestamptz) returns jsonb
   language plpgsql stable
 as $$

@@ -1,5 +1,6 @@
--- The one place where promises leave `pending`. The caller holds the rows of the promises, of their own tasks and of all
--- tasks that wait for them, and has judged: what stands here changes, and carries the consequences out.
+-- Where promises leave `pending`, in sets; one latent promise that is decided does so in settle_latent.sql. The caller holds the
+-- rows of the promises, of their own tasks and of all tasks that wait for them, and has judged: what stands here changes, and carries
+-- the consequences out.
 --
 -- Consequences: every wait becomes an event in its awaiter's journal and the awaiter goes on; the settled workflow's own
 -- task and waits go; what it made and left open is owed a cancel (a row in `closing` that tick works off, however many).

@@ -21,9 +21,9 @@ begin
     return '{"answer": "unknown", "promise": null}'::jsonb;
   end if;
   v_now := _clock();
-  perform _catch_up(p_id, v_now);
   select * into v_promise from promise where id = p_id;
-  if not found then
+  v_promise := _catch_up(v_promise, v_now);
+  if v_promise.id is null then
     return '{"answer": "unknown", "promise": null}'::jsonb;
   elsif v_promise.state = 'canceled' then
     v_answer := 'already';

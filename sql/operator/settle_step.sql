@@ -31,7 +31,7 @@ begin
     return '{"answer": "unknown", "promise": null}'::jsonb;
   end if;
   v_now := _clock();
-  perform _catch_up(p_id, v_now);
+  perform _catch_up(p, v_now) from promise p where p.id = p_id;
   select * into v_task from task where id = p_id;
   if not found then
     return _operated(p_id, 'settled', v_now);

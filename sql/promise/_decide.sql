@@ -4,31 +4,38 @@ create function _check_decision(p_payload jsonb, p_what text, p_headers jsonb, p
   language plpgsql immutable
 as $$
 begin
-  perform _check_payload(p_payload, p_what);
-  perform _check_payload(p_headers, 'headers');
-  perform _check_actor(p_actor);
+  if not (_is_small(p_payload) and _is_small(p_headers)) then
+    perform _check_payload(p_payload, p_what), _check_payload(p_headers, 'headers');
+  end if;
+  if p_actor is not null then
+    perform _check_actor(p_actor);
+  end if;
 end $$;
 
 -- What is true of a locked promise right now, before a decision: one past its timeout times out, one whose workflow has ended
 -- is canceled with it (the ticker would do the same a moment later), unless it is a child whose code has begun: that is asked.
-create function _catch_up(p_id text, p_now timestamptz) returns void
+-- Answers it as it is then.
+create function _catch_up(p_promise promise, p_now timestamptz) returns promise
   language plpgsql volatile
 as $$
 declare
-  v_promise promise;
+  v_id constant text := (p_promise).id;
 begin
-  select * into v_promise from promise where id = p_id and state = 'pending';
-  if v_promise.expires_at <= p_now then
-    perform _time_out(array[p_id]);
-  elsif v_promise.parent is not null
-    and exists (select from promise where id = v_promise.parent and state <> 'pending')
-    and (v_promise.function is null or exists (select from task where id = p_id and epoch = 0)) then
-    perform _settle(array[p_id], array['canceled'], array[null::jsonb], array['{"type": "canceled", "message": "its workflow has ended"}'::jsonb],
+  if (p_promise).expires_at <= p_now then
+    perform _time_out(array[v_id]);
+  elsif (p_promise).state = 'pending' and (p_promise).parent is not null
+    and exists (select from promise where id = (p_promise).parent and state <> 'pending')
+    and ((p_promise).function is null or exists (select from task where id = v_id and epoch = 0)) then
+    perform _settle(array[v_id], array['canceled'], array[null::jsonb], array['{"type": "canceled", "message": "its workflow has ended"}'::jsonb],
                     array[null::jsonb], array[null::bytea], 'workflow', p_now);
+  else
+    return p_promise;
   end if;
+  select * into p_promise from promise where id = v_id;
+  return p_promise;
 end $$;
 
-create function _decide(p_id text, p_state text, p_payload jsonb, p_headers jsonb, p_digest bytea, p_actor text) returns jsonb
+create function _decide(p_promise promise, p_state text, p_payload jsonb, p_headers jsonb, p_digest bytea, p_actor text) returns jsonb
   language plpgsql volatile
 as $$
 declare
@@ -36,28 +43,26 @@ declare
   v_actor constant text := coalesce(p_actor, session_user);
   v_payload constant jsonb := nullif(p_payload, 'null');
   v_promise promise;
+  v_task task;
   v_answer text;
 begin
-  perform _catch_up(p_id, v_now);
-  select * into v_promise from promise where id = p_id;
-  if not found then
+  v_promise := _catch_up(p_promise, v_now);
+  if v_promise.id is null then
     return '{"answer": "unknown", "promise": null}'::jsonb;
   elsif v_promise.function is not null then
+    select * into v_task from task where id = v_promise.id;
     v_answer := 'not_latent';
   elsif v_promise.state = 'pending' then
-    perform _settle(array[p_id], array[p_state],
-                    array[case when p_state = 'resolved' then v_payload end], array[case when p_state = 'rejected' then v_payload end],
-                    array[p_headers], array[p_digest], v_actor, v_now);
-    perform _record_audit(v_now, v_actor, case p_state when 'resolved' then 'resolve' else 'reject' end, p_id, 'pending', p_state, null);
-    select * into v_promise from promise where id = p_id;
+    v_promise := _settle_latent(v_promise, p_state, case when p_state = 'resolved' then v_payload end,
+                                case when p_state = 'rejected' then v_payload end, p_headers, p_digest, v_actor, v_now);
+    perform _record_audit(v_now, v_actor, case p_state when 'resolved' then 'resolve' else 'reject' end, v_promise.id, 'pending', p_state, null);
     v_answer := 'settled';
   elsif v_promise.state = p_state and _same(v_promise, v_payload, p_headers, p_digest) then
     v_answer := 'already';
   else
     v_answer := 'conflict';
   end if;
-  return jsonb_build_object('answer', v_answer, 'promise',
-                            _document(v_promise, (select t from task t where t.id = p_id), v_now));
+  return jsonb_build_object('answer', v_answer, 'promise', _document(v_promise, v_task, v_now));
 end $$;
 
 -- Whether a repeated decision is the one that stands. Sealed payloads are compared by the digest of the plain ones; what a
@@ -82,9 +87,9 @@ declare
   v_operation text;
   v_answer text;
 begin
-  perform _catch_up(p_id, v_now);
   select * into v_promise from promise where id = p_id;
-  if not found then
+  v_promise := _catch_up(v_promise, v_now);
+  if v_promise.id is null then
     return '{"answer": "unknown", "promise": null}'::jsonb;
   end if;
   select * into v_task from task where id = p_id;

@@ -2,6 +2,8 @@
 -- grant: client, worker, admin
 create function journal(p_id text, p_from_seq integer default 1, p_limit integer default 1000) returns setof jsonb
   language plpgsql volatile security definer set search_path from current
+  set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
+  set plan_cache_mode = force_generic_plan
 as $$
 begin
   if p_limit is null or p_limit not between 1 and _search_limit_max() then

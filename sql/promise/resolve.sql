@@ -9,11 +9,11 @@ create function resolve(
   set enable_nestloop = off set enable_mergejoin = off set enable_seqscan = off set enable_indexscan = on set jit = off
   set plan_cache_mode = force_generic_plan
 as $$
+declare
+  v_promise promise;
 begin
   perform _check_isolation();
   perform _check_decision(p_value, 'value', p_headers, p_actor);
-  if cardinality(_lock_settling(array[p_id])) = 0 then
-    return '{"answer": "unknown", "promise": null}'::jsonb;
-  end if;
-  return _decide(p_id, 'resolved', p_value, nullif(p_headers, 'null'), p_digest, p_actor);
+  v_promise := _lock_deciding(p_id);
+  return _decide(v_promise, 'resolved', p_value, nullif(p_headers, 'null'), p_digest, p_actor);
 end $$;

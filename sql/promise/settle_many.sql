@@ -28,9 +28,9 @@ begin
   loop
     return next case
       when v_item.id is null or v_item.id <> all (v_held) then '{"answer": "unknown", "promise": null}'::jsonb
-      when v_item.verb = 'resolve' then _decide(v_item.id, 'resolved', v_item.item -> 'value', nullif(v_item.item -> 'headers', 'null'),
+      when v_item.verb = 'resolve' then _decide((select p from promise p where p.id = v_item.id), 'resolved', v_item.item -> 'value', nullif(v_item.item -> 'headers', 'null'),
                                   decode(v_item.item ->> 'digest', 'hex'), p_actor)
-      when v_item.verb = 'reject' then _decide(v_item.id, 'rejected', v_item.item -> 'error', nullif(v_item.item -> 'headers', 'null'),
+      when v_item.verb = 'reject' then _decide((select p from promise p where p.id = v_item.id), 'rejected', v_item.item -> 'error', nullif(v_item.item -> 'headers', 'null'),
                                  decode(v_item.item ->> 'digest', 'hex'), p_actor)
       else _cancel(v_item.id, v_item.item ->> 'reason', p_actor) end;
   end loop;

@@ -525,6 +525,29 @@ async def test_s06_an_idle_worker_gets_a_start_by_hint_or_by_poll(stage: Stage) 
     assert await (await stage.troth.start("second", counts, 1)).result(60) == 1
 
 
+@pytest.mark.skipif(os.environ.get("TROTH_TEST_NOTIFY") == "off", reason="there are no hints")
+async def test_behind_a_claim_that_took_all_there_was_a_sleeper_waits_for_the_next_hint(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Pool.run
+    found: list[int] = []
+
+    async def counted(pool: Pool, call: Any, *, again: bool = True) -> Any:
+        answer = await run(pool, call, again=again)
+        if call.function == "claim":
+            found.append(len(answer) if ("sleeping", "boolean", True) in call.arguments else -1)
+        return answer
+
+    monkeypatch.setattr(Pool, "run", counted)
+    monkeypatch.setattr("troth.worker.worker.LOOK_AGAIN_S", (50.0,) * 4)
+    stage.work(counts, poll=timedelta(seconds=50))
+    await until(lambda: found and found[-1] == 0, "asleep")
+    before = len(found)
+    for n in range(4):
+        assert await (await stage.troth.start(f"w{n}", counts, 1)).result(60) == 1
+    assert found[before:] == [1] * 4
+
+
 async def test_s06_without_hints_the_poll_covers(dsn: str, stage: Stage) -> None:
     async with Troth(dsn, notify=False) as deaf:
         worker = stage.work(counts, asks, client=deaf, poll=timedelta(seconds=0.3))

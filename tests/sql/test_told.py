@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
-from tests.support.sql import Sql, Worker, promise, step, turn
+import pytest
+
+from tests.support.sql import Sql, Worker, promise, step, turn, wait
 from troth.testing.clock import Clock
 
+DECISIONS: Final = ("resolve", "cancel")
+"""Settlements of one latent promise: by itself, and by what settles sets."""
 
-def test_a_holder_has_news_until_the_next_claim_tells_it(sql: Sql, worker: Worker) -> None:
+
+@pytest.mark.parametrize("verb", DECISIONS)
+def test_a_holder_has_news_until_the_next_claim_tells_it(sql: Sql, worker: Worker, verb: str) -> None:
     sql.start("w", "f")
     worker.claim()
     worker.advance(turn("w", 1, 0), operations=[promise("w", "p")])
-    sql.resolve("w~p", 1)
+    getattr(sql, verb)("w~p")
     assert [each["answer"] for each in sql.heartbeat("w1", ["w"], [1])] == ["news"]
     sql.leave("w1")
     [again] = Worker(sql, "w2").claim()
@@ -22,15 +28,26 @@ def test_a_holder_has_news_until_the_next_claim_tells_it(sql: Sql, worker: Worke
     assert sql.heartbeat("w2", ["w"], [2]) == []
 
 
-def test_an_event_never_stands_before_the_last(sql: Sql, worker: Worker, clock: Clock) -> None:
+@pytest.mark.parametrize("verb", DECISIONS)
+def test_an_event_never_stands_before_the_last(sql: Sql, worker: Worker, clock: Clock, verb: str) -> None:
     sql.start("w", "f")
     worker.claim()
     worker.advance(turn("w", 1, 0), outcomes=[step("w", "s")], operations=[promise("w", "p")])
     clock.advance(timedelta(seconds=-5))
-    sql.resolve("w~p", 1)
+    getattr(sql, verb)("w~p")
     step_at, promise_at = [each["at"] for each in sql.journal("w")]
     assert promise_at == step_at
     clock.set(timedelta(0))
+
+
+@pytest.mark.parametrize("verb", DECISIONS)
+def test_who_waits_twice_is_told_by_name(sql: Sql, worker: Worker, verb: str) -> None:
+    sql.start("w", "f")
+    worker.claim()
+    worker.advance(turn("w", 1, 0), operations=[promise("w", "p")])
+    worker.advance(turn("w", 1, 0), operations=[wait("w", "c", "w~p"), wait("w", "b", "w~p")])
+    getattr(sql, verb)("w~p")
+    assert [(seq, operation) for seq, operation, _ in sql.events("w")] == [(1, "b"), (2, "c"), (3, "p")]
 
 
 def test_what_the_timeout_decided_is_nobodys(sql: Sql, clock: Clock) -> None:
@@ -38,6 +55,21 @@ def test_what_the_timeout_decided_is_nobodys(sql: Sql, clock: Clock) -> None:
     clock.advance(timedelta(days=1))
     assert sql.tick()["promises"] == 1
     assert sql.resolve("p", True)["answer"] == "conflict"
+
+
+@pytest.mark.parametrize("verb", DECISIONS)
+def test_a_sleeper_hears_of_a_decision(
+    sql: Sql, worker: Worker, connect: Callable[..., Any], verb: str
+) -> None:
+    sql.start("w", "f")
+    worker.claim()
+    worker.advance(turn("w", 1, 0, "suspend"), operations=[promise("w", "p")])
+    listener = connect()
+    listener.execute("listen w1")
+    assert worker.claim(sleeping=True) == []
+    getattr(sql, verb)("w~p")
+    sql.query("select pg_notify('w1', 'the last')")
+    assert _heard(listener) == ["", "the last"]
 
 
 def test_a_sleeper_hears_of_a_task_that_goes_alone(
@@ -52,12 +84,16 @@ def test_a_sleeper_hears_of_a_task_that_goes_alone(
     assert sql.tick()["workers"] == 1
     assert sql.one("select lane from task") == "f@1!"
     sql.query("select pg_notify('sleeps', 'the last')")
-    heard = []
+    assert _heard(listener) == ["", "the last"]
+
+
+def _heard(listener: Any) -> list[str]:
+    heard: list[str] = []
     for each in listener.notifies(timeout=60):
         heard.append(each.payload)
         if each.payload == "the last":
             break
-    assert heard == ["", "the last"]
+    return heard
 
 
 def test_one_promise_left_open_is_owed_a_cancel(sql: Sql, worker: Worker) -> None:

@@ -9,7 +9,6 @@ a way that fell silent is told to nobody, and the kernel gives it up after a qua
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -18,6 +17,7 @@ import asyncpg
 
 from troth.calls import Call
 from troth.errors import TrothError, Unreachable
+from troth.gateway.connections import Connection, Connections
 from troth.gateway.failures import parse_dsn, place_of, translated
 
 CONNECT_S: Final = 10.0
@@ -28,8 +28,6 @@ WAITING_FOR_NOBODY: Final = frozenset(
 )
 HINT_S: Final = 2.0
 """How long a hint may take to arrive."""
-GIVE_BACK_S: Final = 5.0
-"""How long a connection whose call was given up may take to confirm that; then it is dropped."""
 
 T = TypeVar("T")
 
@@ -43,8 +41,7 @@ class Pool:
         self._url = asyncpg_url(dsn)
         self._size = size
         self._prepared = prepared
-        self._pool: asyncpg.Pool[Any] | None = None
-        self._opening = asyncio.Lock()
+        self._connections: Connections | None = None
 
     async def run(self, call: Call[T], *, again: bool = True) -> T:
         """Execute a call. `again` repeats it once on a new connection if the one it met was broken."""
@@ -57,12 +54,20 @@ class Pool:
 
     async def _run(self, call: Call[T]) -> T:
         try:
-            pool = self._pool or await self._open()
-            connection = await pool.acquire()
+            connections = self._connections
+            if connections is None:
+                connections = self._connections = Connections(self._connect, self._size)
+            connection = await connections.take()
             try:
-                return call.read(await self._fetch(connection, call))
-            finally:
-                await _given_back(pool, connection)
+                rows = await self._fetch(connection, call)
+            except asyncio.CancelledError:
+                connections.give_up(connection)
+                raise
+            except BaseException:
+                connections.give_back(connection)
+                raise
+            connections.give_back(connection)
+            return call.read(rows)
         except TrothError:
             raise
         except Exception as error:
@@ -71,7 +76,7 @@ class Pool:
                 raise
             raise ours from error
 
-    async def _fetch(self, connection: Any, call: Call[Any]) -> list[Any]:
+    async def _fetch(self, connection: Connection, call: Call[Any]) -> list[Any]:
         patience_s = SILENT_AFTER_S if call.function in WAITING_FOR_NOBODY else None
         try:
             rows: list[Any] = await connection.fetch(
@@ -85,36 +90,19 @@ class Pool:
             ) from error
         return rows
 
-    async def _open(self) -> asyncpg.Pool[Any]:
-        async with self._opening:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    self._url,
-                    min_size=0,
-                    max_size=self._size,
-                    max_inactive_connection_lifetime=60.0,
-                    statement_cache_size=100 if self._prepared else 0,
-                    timeout=CONNECT_S,
-                    server_settings={"application_name": "troth"},
-                    reset=_leave_as_it_is,
-                )
-            return self._pool
+    async def _connect(self) -> Connection:
+        return await asyncpg.connect(
+            self._url,
+            timeout=CONNECT_S,
+            statement_cache_size=100 if self._prepared else 0,
+            server_settings={"application_name": "troth"},
+        )
 
     async def close(self) -> None:
         """Close all connections, waiting for calls under way."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.close()
-
-
-async def _given_back(pool: asyncpg.Pool[Any], connection: Any) -> None:
-    with contextlib.suppress(TimeoutError):  # it is dropped then
-        await pool.release(connection, timeout=GIVE_BACK_S)
-
-
-async def _leave_as_it_is(connection: object) -> None:
-    """Our calls leave nothing behind on a connection: the driver's reset would cost a round trip each."""
-    del connection
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            await connections.close()
 
 
 class Deaf(Exception):

@@ -18,6 +18,7 @@ from troth.calls import Call
 from troth.codec import Sealed
 from troth.errors import InvalidArgument, Unreachable
 from troth.gateway import pool as pools
+from troth.gateway.connections import GIVE_BACK_S
 from troth.gateway.failures import place_of, translated
 from troth.gateway.pool import asyncpg_url
 from troth.model import Committed
@@ -186,20 +187,20 @@ def _is_conflict(error: BaseException) -> bool:
 
 async def _rolled_back(connection: Any, transaction: Any) -> None:
     try:
-        async with asyncio.timeout(pools.GIVE_BACK_S):
+        async with asyncio.timeout(GIVE_BACK_S):
             await transaction.rollback()
     except TimeoutError:
         _drop(connection)
     except Exception:  # noqa: BLE001 — the function ended it itself, and began another one perhaps
         try:
-            await connection.execute("rollback", timeout=pools.GIVE_BACK_S)
+            await connection.execute("rollback", timeout=GIVE_BACK_S)
         except Exception:  # noqa: BLE001 — a connection that cannot even roll back is of no use to anybody
             _drop(connection)
 
 
 async def _given_back(pool: asyncpg.Pool[Any], connection: Any) -> None:
     try:
-        await pool.release(connection, timeout=pools.GIVE_BACK_S)
+        await pool.release(connection, timeout=GIVE_BACK_S)
     except Exception:  # noqa: BLE001 — it broke: the pool makes a new one
         _drop(connection)
 

@@ -68,6 +68,9 @@ POLLS_WHEN_LISTENING: Final = 2
 """An idle worker that hears hints looks by itself so many times less often."""
 BUSY_CLAIMS: Final = 3
 """After so many claims in a row that brought work, it wants no hints: it looks anyway."""
+FEW: Final = 20
+"""A claim that brought fewer, and had room for more, took all there was: behind one that heard hints all the while the next waits
+for a hint, behind one that wanted none for as long as that took, so that more gather."""
 ALONE_WAIT_S: Final = 5.0
 """How long others wait for a task whose last holder died, and it for them."""
 TICK_SOONEST_S: Final = 0.02
@@ -134,6 +137,7 @@ class Worker:
         self.name = name or f"{_short_host()}-{os.getpid()}"
         check_name(self.name, "worker")
         self.id = self._new_id()
+        self._info = {"name": self.name, "pid": os.getpid(), "host": _short_host()}
         self._client = client
         self._seams = seams or Seams()
         self._pool = self._seams.pool(client.dsn, client.schema, size=3, prepared=client.prepared)
@@ -299,8 +303,8 @@ class Worker:
     # --- claims ---
 
     async def _claim_forever(self) -> None:
-        streak = 0
-        looks = 0
+        streak = looks = 0
+        asleep = False
         while not self._stopping.is_set():
             room = self._room()
             if room < 1:
@@ -308,10 +312,11 @@ class Worker:
                 await _happens(self._runs.changed, self.poll_s)
                 continue
             self._wake.clear()
-            asleep = self._idle and self._listening
-            claimant = self.id
+            slept, asleep = asleep, self._idle and self._listening
+            claimant, begun = self.id, time.monotonic()
+            limit = min(room, CLAIM_BATCH_MAX)
             try:
-                found = await self._claim(min(room, CLAIM_BATCH_MAX), asleep)
+                found = await self._claim(limit, asleep)
             except Unreachable as error:
                 _log.warning("postgres is away", error=str(error))
                 await _happens(self._stopping, self.poll_s)
@@ -328,15 +333,19 @@ class Worker:
                 continue
             if found:
                 streak += 1
-                looks = 1 if asleep else 0  # asleep all the while, it cannot have missed a hint
+                looks = 1 if asleep and slept else 0  # asleep all the while, it cannot have missed a hint
                 self._idle = self._idle and streak < BUSY_CLAIMS
             elif not self._idle:
                 # the mark is set by the look that comes now, so that whoever adds work after it sends a hint
                 streak = looks = 0
                 self._idle = True
-            else:
+                continue
+            few = found < min(limit, FEW)
+            if not found or (few and asleep and not self._wake.is_set()):
                 streak = 0
                 looks = looks + 1 if not await self._woken(looks) else 0
+            elif few and not self._idle:
+                await _happens(self._stopping, time.monotonic() - begun)
 
     async def _woken(self, looks: int) -> bool:
         """Sleep until a hint or the next look; whether it was a hint."""
@@ -365,7 +374,8 @@ class Worker:
             return 1
         return self.concurrency - len(self._runs)
 
-    async def _claim(self, limit: int, asleep: bool) -> bool:
+    async def _claim(self, limit: int, asleep: bool) -> int:
+        """Take up to so many tasks and begin them; how many there were."""
         alone = not self._runs or self._alone_ready_at is not None
         claimed = await self._pool.run(
             calls.claim(
@@ -376,14 +386,14 @@ class Worker:
                 alone=alone,
                 sleeping=asleep,
                 lease=self.lease,
-                info={"name": self.name, "pid": os.getpid(), "host": _short_host()},
+                info=self._info,
             ),
             again=False,
         )
         if alone:
             self._alone_ready_at = None
         if not claimed:
-            return False
+            return 0
         self._clock.sample(claimed[0].now)
         if claimed[0].alone:
             self._alone = (claimed[0].task, time.monotonic())
@@ -405,7 +415,7 @@ class Worker:
             self._runs.coming = {}
             for run in kept.values():
                 run.evict()
-        return True
+        return len(claimed)
 
     async def _complete(self, claimed: Claimed, kept: Run | None) -> None:
         """Fetch what is missing of a journal: it was too long for the claim, or its first part was thought to be here."""

@@ -17,6 +17,7 @@ from tests.proof.mutants.mutant import (
     halt_sql,
     heartbeat_sql,
     import_sql,
+    latent_sql,
     leave_sql,
     lock_sql,
     purge_sql,
@@ -27,6 +28,20 @@ from tests.proof.mutants.mutant import (
 )
 
 LOCKS: Final = (
+    latent_sql(
+        "a decision locks no promise",
+        "where id = p_id for no key update;",
+        "where id = p_id;",
+        "who comes second finds nothing to settle",
+        "scenarios_promises::test_s34_of_fifty_deciders_one_wins_and_all_see_him",
+    ),
+    latent_sql(
+        "a decision locks no task",
+        "perform 1 from task where id = any (v_tasks) order by id for no key update;",
+        "",
+        "it takes a wait that another is about to drop, and both stand",
+        "order: settle x suspend",
+    ),
     settle_sql(
         "a settle locks no promise",
         "(select id from promise where id = any (p_ids) order by id for no key update) l",

@@ -44,6 +44,7 @@ class File:
 
 
 settle_sql = File("internal/settle.sql")
+latent_sql = File("internal/settle_latent.sql")
 check_sql = File("internal/check.sql")
 wake_sql = File("internal/wake.sql")
 entries_sql = File("internal/entries.sql")

@@ -23,7 +23,8 @@ class Pattern:
 
 LOCKED = "(select id from promise where id = any (p_ids) order by id for no key update) l"
 LOCK_PROMISES = f"v_held := array(select l.id from {LOCKED});"
-LOOK_FOR_WAITS = "v_tasks := p_ids || array(select task from wait where promise = any (p_ids));"
+LOCK_PROMISE = "select * into v_promise from promise where id = p_id for no key update;"
+LOOK_FOR_WAITS = "v_tasks := p_id || array(select task from wait where promise = p_id);"
 RECORDED = (
     "(select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null",
     "(select w.kind from wait w where w.task = o.task and w.operation = o.operation) is null",
@@ -34,20 +35,21 @@ PATTERNS = (
         "looks and locks in one statement",
         "settle x subscribe and suspend",
         (
-            ("_lock_settling", LOCK_PROMISES, ""),
+            ("_lock_deciding", LOCK_PROMISE, ""),
             (
-                "_lock_settling",
+                "_lock_deciding",
                 LOOK_FOR_WAITS,
-                """with held as materialized (
-                     select id from promise where id = any (p_ids) order by id for no key update
+                f"""with held as materialized (
+                     select id from promise where id = p_id for no key update
                    ), looked as (select task from wait where promise in (select id from held))
-                   select array(select id from held), p_ids || array(select task from looked) into v_held, v_tasks;
-                   perform set_config('races.looked', array_to_string(v_tasks, ' '), true);""",
+                   select p_id || array(select task from looked) into v_tasks;
+                   perform set_config('races.looked', array_to_string(v_tasks, ' '), true);
+                   {LOCK_PROMISE}""",
             ),
             (
-                "_deliver",
-                "delete from wait where promise = any (p_ids) returning",
-                """delete from wait where promise = any (p_ids)
+                "_settle_latent",
+                "delete from wait where promise = v_promise.id returning",
+                """delete from wait where promise = v_promise.id
                       and task = any (string_to_array(current_setting('races.looked'), ' ')) returning""",
             ),
         ),
@@ -172,9 +174,9 @@ PATTERNS = (
         "settle x later turn",
         (
             (
-                "_lock_settling",
-                LOCK_PROMISES,
-                f"perform set_config('races.now', _clock()::text, true); {LOCK_PROMISES}",
+                "_lock_deciding",
+                LOCK_PROMISE,
+                f"perform set_config('races.now', _clock()::text, true); {LOCK_PROMISE}",
             ),
             (
                 "_decide",
