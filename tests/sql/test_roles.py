@@ -13,7 +13,7 @@ from tests.support.postgres import TABLES
 from tests.support.sql import Sql, Worker, promise, step, turn
 
 CLIENT = {
-    "start", "start_many", "create_promise", "resolve", "reject", "cancel", "settle_many", "get", "search", "tree",
+    "start", "start_each", "start_many", "create_promise", "resolve", "reject", "cancel", "settle_many", "get", "search", "tree",
     "journal", "record", "protocol",
 }  # fmt: skip
 WORKER = CLIENT | {"register", "claim", "advance", "commit_step", "heartbeat", "tick", "leave"}
@@ -174,6 +174,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
 }
 ANYWHERE: dict[str, tuple[Any, ...]] = {
     "start": ("x", "f"),
+    "start_each": ("f", ["z"], [{}]),
     "start_many": ([],),
     "create_promise": ("y",),
     "get": (["p"],),

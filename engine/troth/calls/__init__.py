@@ -21,6 +21,7 @@ from troth.calls.clients import (
     settle_many,
     settle_step,
     start,
+    start_each,
     start_many,
     tree,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "settle_many",
     "settle_step",
     "start",
+    "start_each",
     "start_many",
     "tick",
     "tree",

@@ -249,6 +249,10 @@ OTHERS: Final[dict[str, Call]] = {
     "start_many: attached": Call(
         lambda s: s.sql.start_many([{"id": f"f{n}", "function": "f"} for n in range(1, 1 + ITEMS)])
     ),
+    "start_each": Call(lambda s: s.sql.start_each("f", list(NAMES), [{}] * ITEMS)),
+    "start_each: attached": Call(
+        lambda s: s.sql.start_each("f", [f"f{n}" for n in range(1, 1 + ITEMS)], [{}] * ITEMS)
+    ),
     "create_promise": Call(lambda s: s.sql.create_promise("n", "1 hour"), items=1),
     "commit_step": Call(lambda s: s.sql.commit_step("n1", 1, "x", 0), Stage.held, items=1),
     "journal": Call(lambda s: s.sql.journal("f77"), items=1),
