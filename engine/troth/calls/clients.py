@@ -193,6 +193,11 @@ def get(ids: Sequence[str]) -> Call[list[PromiseInfo]]:
     return Call("get", (("ids", "text[]", list(ids)),), _READ_PROMISES)
 
 
+def settled(ids: Sequence[str]) -> Call[list[PromiseInfo]]:
+    """Of the promises of these IDs those that are settled."""
+    return Call("settled", (("ids", "text[]", list(ids)),), _READ_PROMISES)
+
+
 def search(
     *,
     state: str | None = None,

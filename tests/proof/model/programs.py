@@ -116,7 +116,7 @@ def _start_many(chance: Chance) -> Given:
 
 
 def _start_each(chance: Chance) -> Given:
-    each = [_start(chance) for _ in range(chance.rng.randint(1, 4))]
+    each = [_start(chance) for _ in range(chance.rng.randint(1, 3))]
     if chance.odds(0.1):
         each[-1]["id"] = "a~b"
     ids = [one["id"] for one in each]

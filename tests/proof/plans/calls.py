@@ -243,6 +243,7 @@ OTHERS: Final[dict[str, Call]] = {
     "heartbeat: a claim that was lost": Call(lambda s: s.sql.heartbeat("mine", [], [], "0"), Stage.held),
     "leave": Call(lambda s: s.sql.leave("mine"), Stage.held),
     "get": Call(lambda s: s.sql.get([*NAMES, *LATENT, "f5", "s5"]), Stage.held, items=22),
+    "settled": Call(lambda s: s.sql.settled([*NAMES, *LATENT, "f5", "s5"]), Stage.held, items=22),
     "start": Call(lambda s: s.sql.start("n", "f"), items=1),
     "start: attached": Call(lambda s: s.sql.start("f77", "f"), items=1),
     "start_many": Call(lambda s: s.sql.start_many([{"id": each, "function": "f"} for each in NAMES])),

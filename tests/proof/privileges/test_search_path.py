@@ -54,6 +54,7 @@ end $do$
 # What an administrator's role may call is everything. The order makes a story, so that each gets beyond its first line.
 CALLS = (
     "select count(*) from troth.protocol()",
+    "select troth.settled('{w,p}')",
     "select troth.start('w', 'f', '{\"a\": 1}', p_tags => '{\"a\": \"b\"}', p_timeout => interval '1 day')",
     "select troth.start('w', 'f', '{\"a\": 1}')",
     "select troth.start('later', 'f', p_delay => interval '1 day')",
