@@ -15,10 +15,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import httpx
+import msgspec
 import psutil
 import psycopg
 import uvloop
 
+from bench.asker import Asker
 from bench.conductor import HOME, Bench, Result
 from bench.replay import replays
 from troth import Context, Troth, Worker, workflow
@@ -107,24 +109,27 @@ def _http(on: Bench, quick: bool) -> None:
     count = 300 if quick else REQUESTS
 
     async def measure(dsn: str) -> dict[str, float]:
-        async with _working(dsn), _api(dsn) as url:
-            left = iter(range(count + CONNECTIONS))
-            limits = httpx.Limits(max_connections=CONNECTIONS)
+        async with _working(dsn), _api(dsn) as port:
+            askers = [await Asker.connected("127.0.0.1", port) for _ in range(CONNECTIONS)]
 
-            async def caller(session: httpx.AsyncClient) -> None:
-                for n in left:
-                    body = {"id": f"h{n}", "args": {"x": n}}
-                    answer = await session.post(f"{url}/workflows/one_step?wait=30", json=body)
-                    assert answer.json()["value"] == n, answer.text
+            async def asked(first: int, last: int) -> float:
+                left = iter(range(first, last))
 
-            async with contextlib.AsyncExitStack() as stack:
-                sessions = [
-                    await stack.enter_async_context(httpx.AsyncClient(limits=limits, timeout=60))
-                    for _ in range(4)
-                ]
+                async def caller(asker: Asker) -> None:
+                    for n in left:
+                        body = msgspec.json.encode({"id": f"h{n}", "args": {"x": n}})
+                        _, answer = await asker.post("/workflows/one_step?wait=30", body)
+                        assert msgspec.json.decode(answer)["value"] == n, answer
+
                 begun = time.perf_counter()
-                await asyncio.gather(*(caller(sessions[n % 4]) for n in range(CONNECTIONS)))
-                return {"HTTP start + wait/s": (count + CONNECTIONS) / (time.perf_counter() - begun)}
+                await asyncio.gather(*map(caller, askers))
+                return time.perf_counter() - begun
+
+            await asked(-CONNECTIONS, 0)  # every connection once before it counts
+            elapsed = await asked(0, count)
+            for asker in askers:
+                asker.close()
+            return {"HTTP start + wait/s": count / elapsed}
 
     _measured(on, "http", measure)
 
@@ -210,7 +215,7 @@ async def _working(dsn: str) -> AsyncIterator[tuple[Troth, asyncio.subprocess.Pr
 
 
 @contextlib.asynccontextmanager
-async def _api(dsn: str) -> AsyncIterator[str]:
+async def _api(dsn: str) -> AsyncIterator[int]:
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "troth_api", "--port", str(port)],
@@ -226,7 +231,7 @@ async def _api(dsn: str) -> AsyncIterator[str]:
                     if (await session.get(f"{url}/readyz")).status_code == 200:
                         break
                 await asyncio.sleep(0.1)
-        yield url
+        yield port
     finally:
         process.terminate()
         process.wait()
