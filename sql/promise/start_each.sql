@@ -33,7 +33,8 @@ begin
     from _start_item(v_common || jsonb_build_object('id', p_ids[1], 'args', p_args -> 0)) r;
   if v_as.refusal is null and not exists (
       select from rows from (unnest(p_ids), jsonb_array_elements(p_args)) i(id, args)
-       where not coalesce(_is_plain_id(i.id) and case when v_as.headers is null then _are_plain_args(i.args) else _fits(i.args) end, false)) then
+       where not coalesce(length(i.id) <= _id_start_length_max() and strpos(i.id, '~') = 0
+                          and case when v_as.headers is null then _are_plain_args(i.args) else _fits(i.args) end, false)) then
     v_now := _clock();
     v_is_delayed := coalesce(v_as.delay > interval '0', false);
     begin
@@ -53,8 +54,8 @@ begin
         perform _wake(p_ids);
       end if;
       return;
-    exception when unique_violation then
-      null;  -- one is there already, or named twice
+    exception when integrity_constraint_violation then
+      null;  -- one is there already, or named twice, or no ID: the table's CHECK has the last word on that anyway
     end;
   end if;
   return query

@@ -244,23 +244,27 @@ def _bound_each(
     Without one, and where no signature has to be looked at, they are encoded all at once: an array is refused for whatever
     any of its items would be. Only then (or if it is too much as a whole) are they taken one by one, which tells the fault.
     """
-    given: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
-        id: ((), dict(each)) if isinstance(each, Mapping) else (tuple(each), {})
-        for id, each in arguments.items()
-    }
     if isinstance(workflow, str) and payloads.codec is None:
         with contextlib.suppress(TrothError):
-            named = [named_arguments(args, kwargs) for args, kwargs in given.values()]
+            named = [named_arguments(*_split(each)) for each in arguments.values()]
             return encode(named, "The arguments", payloads.max_bytes, ordered=False), None, None
     sealed = [
         payloads.seal_plain(
-            _bound(id, workflow, args, kwargs, payloads.max_bytes)[1], f"The arguments of {id!r}"
+            _bound(id, workflow, *_split(each), payloads.max_bytes)[1], f"The arguments of {id!r}"
         )
-        for id, (args, kwargs) in given.items()
+        for id, each in arguments.items()
     ]
     digests = [each.digest for each in sealed if each.digest is not None]
     headers = sealed[0].headers if sealed else None
     return b"[" + b",".join([each.data for each in sealed]) + b"]", headers, digests or None
+
+
+def _split(given: Mapping[str, Any] | Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What was given for one call, by name or by position, as positionals and keywords."""
+    # looked at by their classes first: asking an ABC takes twice the time of all the rest
+    if isinstance(given, dict) or (not isinstance(given, list | tuple) and isinstance(given, Mapping)):
+        return (), dict(given)
+    return tuple(given), {}
 
 
 def only(id: str, found: Sequence[PromiseInfo]) -> PromiseInfo:
