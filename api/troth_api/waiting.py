@@ -27,22 +27,25 @@ class Waiting:
 
     def __init__(self, troth: Troth) -> None:
         self._troth = troth
-        self._ending = asyncio.Event()
+        self._under_way: set[asyncio.Task[PromiseInfo | None]] = set()
+        self._ending = False
 
     async def settled(self, promise_id: str, seconds: float, request: Request[Any, Any, Any]) -> PromiseInfo:
-        """The promise once it is settled, or as it is when time has run out or there is no point in waiting."""
-        waiting = asyncio.create_task(self._troth.wait(promise_id, seconds))
-        pointless = [asyncio.create_task(_gone(request)), asyncio.create_task(self._ended())]
+        """The promise, pending when last seen, once it is settled; or as it is when time has run out or waiting is pointless."""
+        waiting = asyncio.create_task(self._troth.lookout.wait(promise_id, seconds))
+        listening = asyncio.create_task(_gone(request))
+        listening.add_done_callback(lambda task: (task.cancelled() or task.exception(), waiting.cancel()))
+        self._under_way.add(waiting)
+        if self._ending:
+            waiting.cancel()
         try:
-            await asyncio.wait((waiting, *pointless), return_when=asyncio.FIRST_COMPLETED)
-            return await (waiting if waiting.done() else self._troth.get(promise_id))
+            await asyncio.wait((waiting,))
+            promise = None if waiting.cancelled() else waiting.result()
+            return promise or await self._troth.get(promise_id)
         finally:
-            for task in (waiting, *pointless):
-                task.cancel()
-            await asyncio.gather(waiting, *pointless, return_exceptions=True)
-
-    async def _ended(self) -> None:
-        await self._ending.wait()
+            self._under_way.discard(waiting)
+            listening.cancel()
+            waiting.cancel()
 
     @asynccontextmanager
     async def until_told_to_end(self, _: Litestar) -> AsyncGenerator[None]:
@@ -60,9 +63,14 @@ class Waiting:
     def _on_signal(self, loop: asyncio.AbstractEventLoop) -> Any:
         def handle(number: int, frame: FrameType | None) -> None:
             del number, frame
-            loop.call_soon_threadsafe(self._ending.set)
+            loop.call_soon_threadsafe(self._end)
 
         return handle
+
+    def _end(self) -> None:
+        self._ending = True
+        for waiting in self._under_way:
+            waiting.cancel()
 
 
 async def _gone(request: Request[Any, Any, Any]) -> None:

@@ -68,13 +68,15 @@ Json = bytes | str | msgspec.Raw | None
 Headers = Mapping[str, Any] | Json
 
 
-def encode(value: object, what: str = "The value", max_bytes: int = limits.payload_bytes_max) -> bytes:
-    """The canonical JSON text of a value.
+def encode(
+    value: object, what: str = "The value", max_bytes: int = limits.payload_bytes_max, *, ordered: bool = True
+) -> bytes:
+    """The canonical JSON text of a value; with `ordered=False` its keys stand as they come, for who orders them himself.
 
     Raises `InvalidPayload`, `PayloadTooLarge` or `PayloadTooDeep`, each naming `what` and, where it can, the place.
     """
     try:
-        return _canonical(value, what, max_bytes)
+        return _canonical(value, what, max_bytes, ordered)
     except TrothError:
         raise
     except RecursionError:
@@ -122,7 +124,7 @@ _TYPES: Final = "builtins, dataclasses, enums, Literal, unions, msgspec or pydan
 # Encoding. Everything runs at the speed of C over the whole text; Python looks closer only where something is odd.
 
 
-def _canonical(value: object, what: str, max_bytes: int) -> bytes:
+def _canonical(value: object, what: str, max_bytes: int, ordered: bool) -> bytes:
     kind = type(value)
     if kind in _SCALARS or (kind in (list, tuple) and only_scalars(cast("list[object]", value))):
         text = _ENCODER.encode(value)
@@ -141,7 +143,7 @@ def _canonical(value: object, what: str, max_bytes: int) -> bytes:
         _refuse_not_finite(value, what)
     if b"\\u0000" in text and _NUL.search(text):
         raise _invalid(value, what, _has_nul, "holds a NUL, which Postgres cannot store", "remove it")
-    text = _with_ordered_keys(text, what)
+    text = _with_ordered_keys(text, what, ordered)
     if _ODD_NUMBER.search(text):
         if _MINUS_ZERO.search(_STRING.sub(b'""', text)):
             raise _invalid(value, what, _is_minus_zero, "holds -0.0, whose sign is lost", "add 0.0 to it")
@@ -211,8 +213,8 @@ def _refuse_not_finite(value: object, what: str) -> None:
         raise _invalid(value, what, _is_not_finite, "holds a float that is not finite", "use None") from None
 
 
-def _with_ordered_keys(text: bytes, what: str) -> bytes:
-    """The text with each object's keys as jsonb orders them.
+def _with_ordered_keys(text: bytes, what: str, ordered: bool) -> bytes:
+    """The text with each object's keys as jsonb orders them, if that is wanted.
 
     Whatever does not read back to itself (raw JSON of a user's own, a key said twice) is looked at closely.
     """
@@ -220,7 +222,7 @@ def _with_ordered_keys(text: bytes, what: str) -> bytes:
         same = _ENCODER.encode(_UNTYPED.decode(text)) == text
     except (msgspec.DecodeError, UnicodeError) as error:
         raise InvalidPayload(f"{what} has raw JSON in it that cannot be read: {_one_line(error)}.") from error
-    if same and text.count(b'":') <= 1:
+    if same and (not ordered or text.count(b'":') <= 1):
         return text
     return _UNORDERED.encode(_read_pairs(text, what))
 

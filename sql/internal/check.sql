@@ -73,6 +73,15 @@ as $$
       or pg_column_size(p_value) <= 8 * _payload_depth_max() and octet_length(p_value::text) <= _payload_bytes_max()
 $$;
 
+-- A level of nesting takes 8 bytes at least: most values are too small to be too deep. What lies a hundred levels down may be a
+-- leaf, or else the list or object that it is in would be one too many.
+create function _is_too_deep(p_value jsonb) returns boolean
+  language sql stable
+as $$
+  select pg_column_size(p_value) > 8 * _payload_depth_max()
+     and jsonb_path_exists(p_value, 'strict $.**{100 to last} ? (@.type() == "array" || @.type() == "object")')
+$$;
+
 create function _check_payload(p_value jsonb, p_what text) returns void
   language plpgsql immutable
 as $$
@@ -82,15 +91,32 @@ begin
       message = format('the %s takes %s bytes, more than the limit of %s', p_what, _compact_bytes(p_value), _payload_bytes_max()),
       hint = 'Store the data elsewhere and pass a reference to it.';
   end if;
-  -- a level of nesting takes 8 bytes at least: most values are too small to be too deep. What lies a hundred levels down may
-  -- be a leaf, or else the list or object that it is in would be one too many.
-  if pg_column_size(p_value) > 8 * _payload_depth_max()
-    and jsonb_path_exists(p_value, 'strict $.**{100 to last} ? (@.type() == "array" || @.type() == "object")') then
+  if _is_too_deep(p_value) then
     raise exception using errcode = 'TR004',
       message = format('the %s is nested deeper than %s levels', p_what, _payload_depth_max()),
       hint = 'Flatten it, or store it elsewhere and pass a reference to it.';
   end if;
 end $$;
+
+-- What most starts say is told to be well at one look, which costs a fifth of the checks that can say what is wrong. What is not
+-- plain may be well all the same: those checks decide.
+create function _is_plain_id(p_id text) returns boolean
+  language sql immutable
+as $$
+  select length(p_id) <= _id_start_length_max() and p_id ~ '^[-A-Za-z0-9._:@!$&''()*+,;=]+$' and p_id not in ('.', '..')
+$$;
+
+create function _is_plain_name(p_name text) returns boolean
+  language sql immutable
+as $$ select length(p_name) <= _name_length_max() and p_name ~ '^[A-Za-z_][A-Za-z0-9_.-]*$' $$;
+
+create function _fits(p_value jsonb) returns boolean
+  language sql stable
+as $$ select _is_small(p_value) or octet_length(p_value::text) <= _payload_bytes_max() and not _is_too_deep(p_value) $$;
+
+create function _are_plain_args(p_args jsonb) returns boolean
+  language sql stable
+as $$ select p_args is null or jsonb_typeof(p_args) in ('null', 'object', 'array') and _fits(p_args) $$;
 
 create function _check_span(p_span interval, p_what text) returns void
   language plpgsql immutable
@@ -169,6 +195,17 @@ begin
   end if;
 end $$;
 
+create function _check_items(p_count integer) returns void
+  language plpgsql immutable
+as $$
+begin
+  if p_count > _batch_items_max() then
+    raise exception using errcode = 'TR030',
+      message = format('%s items in one call, more than the limit of %s', p_count, _batch_items_max()),
+      hint = 'Send them in several calls.';
+  end if;
+end $$;
+
 create function _check_batch(p_items jsonb) returns void
   language plpgsql immutable
 as $$
@@ -177,11 +214,9 @@ begin
     raise exception using errcode = 'TR002',
       message = format('expected a JSON array of items, not %s', coalesce('a JSON ' || jsonb_typeof(p_items), 'null')),
       hint = 'For example [{"id": "order-42", "verb": "resolve", "value": true}].';
-  elsif jsonb_array_length(p_items) > _batch_items_max() then
-    raise exception using errcode = 'TR030',
-      message = format('%s items in one call, more than the limit of %s', jsonb_array_length(p_items), _batch_items_max()),
-      hint = 'Send them in several calls.';
-  elsif exists (select from jsonb_array_elements(p_items) i where jsonb_typeof(i.value) <> 'object') then
+  end if;
+  perform _check_items(jsonb_array_length(p_items));
+  if exists (select from jsonb_array_elements(p_items) i where jsonb_typeof(i.value) <> 'object') then
     raise exception using errcode = 'TR002', message = 'every item must be a JSON object', hint = 'See sql/README.md.';
   end if;
 end $$;

@@ -37,14 +37,14 @@ as $$
 declare
   v_now constant timestamptz := _clock();
   v_args constant jsonb := _normal_args(p_args);
-  v_queue constant text := coalesce(p_queue, (
-    select f.queue from function f where f.name = p_function order by f.version desc limit 1), 'default');
   v_delayed constant boolean := coalesce(p_delay > interval '0', false);
   v_promise promise;
   v_task task;
 begin
   insert into promise as p (id, function, queue, args, args_headers, args_digest, tags, created_at, timeout_at, expires_at)
-  values (p_id, p_function, v_queue, v_args, p_headers, p_digest, p_tags, v_now, v_now + p_timeout, v_now + p_timeout)
+  values (p_id, p_function,
+          coalesce(p_queue, (select f.queue from function f where f.name = p_function order by f.version desc limit 1), 'default'),
+          v_args, p_headers, p_digest, p_tags, v_now, v_now + p_timeout, v_now + p_timeout)
   on conflict (id) do nothing
   returning p.* into v_promise;
   if not found then
@@ -55,7 +55,7 @@ begin
   end if;
 
   insert into task as t (id, state, queue, lane, priority, ready_at, timeout_at)
-  values (p_id, case when v_delayed then 'suspended' else 'ready' end, v_queue, p_function, p_priority,
+  values (p_id, case when v_delayed then 'suspended' else 'ready' end, v_promise.queue, p_function, p_priority,
           case when not v_delayed then v_now end, v_now + p_timeout)
   returning t.* into v_task;
   if v_delayed then

@@ -16,12 +16,16 @@ begin
   p_args := nullif(p_args, 'null');
   p_tags := nullif(p_tags, 'null');
   p_headers := nullif(p_headers, 'null');
-  perform _check_id_start(p_id);
   if p_on_conflict is null or p_on_conflict not in ('error', 'attach') then
     raise exception using errcode = 'TR002',
       message = format('on_conflict is %L', p_on_conflict), hint = 'Say error or attach.';
   end if;
-  perform _check_start(p_function, p_args, p_queue, p_delay, p_timeout, p_priority, p_tags, p_headers);
+  if not coalesce(_is_plain_id(p_id) and _is_plain_name(p_function) and _are_plain_args(p_args)
+                  and (p_queue is null or _is_plain_name(p_queue))
+                  and p_priority = 0 and num_nonnulls(p_delay, p_timeout, p_tags, p_headers) = 0, false) then
+    perform _check_id_start(p_id);
+    perform _check_start(p_function, p_args, p_queue, p_delay, p_timeout, p_priority, p_tags, p_headers);
+  end if;
   v_answer := _start(p_id, p_function, p_args, p_queue, p_delay, p_timeout, p_priority, p_tags, p_headers, p_digest);
   if v_answer ->> 'answer' = 'conflict' then
     if p_on_conflict = 'attach' and not (v_answer ->> 'latent')::boolean then

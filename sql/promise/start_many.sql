@@ -93,21 +93,17 @@ begin
   return coalesce(v_answers, '{}');
 end $$;
 
--- Whether an item says no more than most do, and that well: an ID, a function, small arguments, perhaps a queue. Any other is
+-- Whether an item says no more than most do, and that well: an ID, a function, arguments, perhaps a queue. Any other is
 -- read and judged by `_start_item`, with all that can be wrong with it.
 create function _is_plain_start(p_item jsonb) returns boolean
   language sql stable
 as $$
   select coalesce(
       p_item - '{id,function,args,queue}'::text[] = '{}'
-      and jsonb_typeof(p_item -> 'id') = 'string' and length(p_item ->> 'id') <= _id_start_length_max()
-      and p_item ->> 'id' ~ '^[-A-Za-z0-9._:@!$&''()*+,;=]+$' and p_item ->> 'id' not in ('.', '..')
-      and jsonb_typeof(p_item -> 'function') = 'string' and length(p_item ->> 'function') <= _name_length_max()
-      and p_item ->> 'function' ~ '^[A-Za-z_][A-Za-z0-9_.-]*$'
-      and coalesce(jsonb_typeof(p_item -> 'args'), 'null') in ('null', 'object', 'array') and _is_small(p_item -> 'args')
-      and (p_item -> 'queue' is null
-           or jsonb_typeof(p_item -> 'queue') = 'string' and length(p_item ->> 'queue') <= _name_length_max()
-              and p_item ->> 'queue' ~ '^[A-Za-z_][A-Za-z0-9_.-]*$'), false)
+      and jsonb_typeof(p_item -> 'id') = 'string' and _is_plain_id(p_item ->> 'id')
+      and jsonb_typeof(p_item -> 'function') = 'string' and _is_plain_name(p_item ->> 'function')
+      and _are_plain_args(p_item -> 'args')
+      and (p_item -> 'queue' is null or jsonb_typeof(p_item -> 'queue') = 'string' and _is_plain_name(p_item ->> 'queue')), false)
 $$;
 
 -- One item of start_many, read and judged. A bad one is answered, not raised: its neighbours start. The exception block

@@ -27,7 +27,7 @@ class Looks:
 
     def __init__(self, troth: Troth, monkeypatch: pytest.MonkeyPatch) -> None:
         self.under_way = 0
-        wait = troth.wait
+        wait = troth.lookout.wait
 
         async def counted(*arguments: Any) -> Any:
             self.under_way += 1
@@ -36,7 +36,7 @@ class Looks:
             finally:
                 self.under_way -= 1
 
-        monkeypatch.setattr(troth, "wait", counted)
+        monkeypatch.setattr(troth.lookout, "wait", counted)
 
 
 async def test_a_client_that_goes_away_frees_its_wait(

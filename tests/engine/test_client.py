@@ -554,7 +554,7 @@ async def test_closing_a_client_ends_who_waits(dsn: str) -> None:
     await troth.create_promise(int, "p")
     waiting = asyncio.create_task(troth.wait("p"))
     await asyncio.sleep(0)
-    await until(lambda: bool(troth._lookout._waiting))
+    await until(lambda: bool(troth.lookout._waiting))
     await troth.close()
     done, _ = await asyncio.wait([waiting], timeout=60)
     assert done, "it waits for ever"

@@ -349,3 +349,20 @@ def test_a_tree_shows_what_was_created_beforehand_under_the_name_of_an_operation
     sql.create_promise("w-other")
     sql.start("w", "f")
     assert ids(sql.tree("w")) == ["w", "w~early"]
+
+
+def test_settled_gives_what_get_gives_of_those_that_are(sql: Sql, worker: Worker, clock: Clock) -> None:
+    sql.create_promise("pending")
+    sql.create_promise("late", timedelta(seconds=5))
+    sql.create_promise("done")
+    sql.start("ended", "f", {"x": None})
+    sql.start("under-way", "f")
+    sql.resolve("done", {"a": None})
+    worker.claim()
+    worker.finish("ended", 1, 0, 5)
+    clock.advance(timedelta(seconds=5))
+    named = ["unknown", "pending", "late", "done", "ended", "under-way"]
+    found = {each["id"]: each for each in sql.settled(named)}
+    assert set(found) == {"late", "done", "ended"}
+    assert found == {each["id"]: each for each in sql.get(named) if each["state"] != "pending"}
+    assert sql.settled([]) == []

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.sql import Row, Sql, Worker, call, promise, step, turn, wait
+from tests.support.sql import Row, Sql, Worker, call, promise, step, turn, until_blocked, wait
 from troth.testing.clock import Clock
 
 ROUNDS = 100
@@ -452,24 +452,13 @@ def test_who_waits_is_looked_for_under_the_lock(
             with subscriber.connection.transaction():
                 subscriber.query("select from promise where id = 'p' for no key update")
                 settling = pool.submit(getattr(settler, verb), "p")
-                _until_blocked(sql)
+                until_blocked(sql)
                 # what `advance` would do of a worker that holds both rows
                 subscriber.query(
                     "insert into wait (task, operation, kind, promise, issued) values ('w', 'its', 'wait', 'p', 0)"
                 )
             time.sleep(0.05)
-            _until_blocked(sql)
+            until_blocked(sql)
             assert holder.advance(turn("w", 1, 0), outcomes=[step("w", "s")])["w"]["answer"] == "ok"
         assert settling.result()["answer"] == "settled"
     assert sql.events("w") == [(1, "s", "resolved"), (2, "its", state)]
-
-
-def _until_blocked(sql: Sql) -> None:
-    """Until one session of this database stands before a lock."""
-    until = time.monotonic() + 60
-    blocked = (
-        "select exists (select from pg_locks join pg_stat_activity using (pid) "
-        "where not granted and datname = current_database())"
-    )
-    while not sql.one(blocked):
-        assert time.monotonic() < until

@@ -220,6 +220,8 @@ def test_accepted_at_the_brim(sql: Sql, right: dict[str, Any]) -> None:
     answer = sql.call("start", **(GOOD | right))
     assert answer["answer"] == "created"
     assert sql.get([answer["id"]])[0]["id"] == answer["id"]
+    # with a tag it is not told at one look: every check has its say
+    assert sql.call("start", **(GOOD | {"tags": {"a": "b"}} | right))["answer"] == "attached"
 
 
 def nested(depth: int, leaf: Any) -> Any:

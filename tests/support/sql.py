@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -219,3 +220,14 @@ def psql(dsn: str, script: Path) -> subprocess.CompletedProcess[str]:
         check=False,
         env={**os.environ, "PGOPTIONS": "-c search_path=troth,pg_temp"},
     )
+
+
+def until_blocked(sql: Sql) -> None:
+    """Until one session of this database stands before a lock."""
+    until = time.monotonic() + 60
+    blocked = (
+        "select exists (select from pg_locks join pg_stat_activity using (pid) "
+        "where not granted and datname = current_database())"
+    )
+    while not sql.one(blocked):
+        assert time.monotonic() < until

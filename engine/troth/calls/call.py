@@ -33,6 +33,7 @@ _CAST = {
     "bigint": "bigint",
     "boolean": "boolean",
     "bytea": "bytea",
+    "bytea[]": "bytea[]",
     "text[]": "text[]",
     "integer[]": "integer[]",
 }

@@ -74,6 +74,44 @@ def start_many(items: Sequence[StartItem]) -> Call[list[StartedItem]]:
     return Call("start_many", (("items", "jsonb", json(list(items))),), _READ_STARTED_ITEMS)
 
 
+def start_each(
+    function: str,
+    ids: Sequence[str],
+    args: bytes,
+    *,
+    queue: str | None = None,
+    delay: timedelta | None = None,
+    timeout: timedelta | None = None,
+    priority: int | None = None,
+    tags: Mapping[str, str] | None = None,
+    headers: bytes | None = None,
+    digests: Sequence[bytes] | None = None,
+) -> Call[list[StartedItem]]:
+    """Start one function under many IDs; `args` is the JSON array of the arguments of each. Answered in order."""
+
+    def read(rows: Sequence[Row]) -> list[StartedItem]:
+        # what SQL says nothing of is new
+        others = {item.id: item for item in _READ_STARTED_ITEMS(rows)}
+        return [others.get(id) or StartedItem(id, "created") for id in ids]
+
+    return Call(
+        "start_each",
+        given(
+            function=("text", function),
+            ids=("text[]", ids),
+            args=("jsonb", plain(args)),
+            queue=("text", queue),
+            delay=("interval", delay),
+            timeout=("interval", timeout),
+            priority=("integer", priority),
+            tags=("jsonb", json(tags)),
+            headers=("jsonb", plain(headers)),
+            digests=("bytea[]", digests),
+        ),
+        read,
+    )
+
+
 def create_promise(
     id: str,
     *,
@@ -153,6 +191,11 @@ def settle_many(items: Sequence[SettleItem], *, actor: str | None = None) -> Cal
 def get(ids: Sequence[str]) -> Call[list[PromiseInfo]]:
     """The promises of these IDs; unknown ones are absent."""
     return Call("get", (("ids", "text[]", list(ids)),), _READ_PROMISES)
+
+
+def settled(ids: Sequence[str]) -> Call[list[PromiseInfo]]:
+    """Of the promises of these IDs those that are settled."""
+    return Call("settled", (("ids", "text[]", list(ids)),), _READ_PROMISES)
 
 
 def search(

@@ -98,7 +98,7 @@ class Troth(Verbs):
         self.prepared = prepared
         self.notify = notify
         self.pool = Pool(self.dsn, schema, size=connections, prepared=prepared)
-        self._lookout = Lookout(self.pool)
+        self.lookout = Lookout(self.pool)
 
     async def __aenter__(self) -> Self:
         try:
@@ -117,7 +117,7 @@ class Troth(Verbs):
 
     async def close(self) -> None:
         """Close all connections."""
-        self._lookout.close()
+        self.lookout.close()
         await self.pool.close()
 
     async def _run(self, call: Call[T]) -> T:
@@ -173,7 +173,7 @@ class Troth(Verbs):
         seconds = seconds_of(timeout)
         if promise.settled or seconds == 0.0:
             return promise
-        return await self._lookout.wait(id, seconds) or await self.get(id)
+        return await self.lookout.wait(id, seconds) or await self.get(id)
 
     async def create_promise(
         self, type_: TypeForm[T], id: str, *, default: T | msgspec.UnsetType = msgspec.UNSET

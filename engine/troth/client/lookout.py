@@ -65,9 +65,8 @@ class Lookout:
             ids = list(self._waiting)
             try:
                 for first in range(0, len(ids), LOOK_BATCH_MAX):
-                    for promise in await self._pool.run(calls.get(ids[first : first + LOOK_BATCH_MAX])):
-                        if promise.settled:
-                            self._tell(promise)
+                    for promise in await self._pool.run(calls.settled(ids[first : first + LOOK_BATCH_MAX])):
+                        self._tell(promise)
                 self._unreachable_since = None
             except (Unreachable, DatabaseError) as error:
                 if isinstance(error, DatabaseError) and not error.code.startswith(_PASSES):

@@ -24,7 +24,7 @@ CONNECT_S: Final = 10.0
 SILENT_AFTER_S: Final = 20.0
 """How long an answer may take of a function that waits for nobody's rows."""
 WAITING_FOR_NOBODY: Final = frozenset(
-    {"claim", "advance", "heartbeat", "tick", "leave", "journal", "get"},
+    {"claim", "advance", "heartbeat", "tick", "leave", "journal", "get", "settled"},
 )
 HINT_S: Final = 2.0
 """How long a hint may take to arrive."""

@@ -137,7 +137,7 @@ def _comparable(verb: str, answer: Json) -> Json:
     """What of an answer is compared: of errors the SQLSTATE, of what start_many created the ID, of sets no order."""
     if isinstance(answer, dict) and "sqlstate" in answer and "id" not in answer:
         return {"sqlstate": answer["sqlstate"]}
-    if verb == "start_many":
+    if verb in {"start_many", "start_each"}:
         return [
             {key: item[key] for key in ("id", "answer", "sqlstate") if key in item}
             if item["answer"] in {"created", "refused"}

@@ -56,6 +56,7 @@ def _each(name: str, values: Any) -> list[Given]:
 
 
 _START = {"id": "z", "function": "f", "args": {}}
+_EACH = {"function": "f", "ids": ["z", "y"], "args": [{}, {}], "digests": [None, None]}
 _BAD_STARTS = [
     *_each("function", BAD_NAMES),
     *_each("queue", BAD_NAMES[1:]),
@@ -73,6 +74,12 @@ _STARTS = [
     Fault("start", "TR010", lambda chance: _taken(chance, "start"), "start"),
     Fault("start_many", "TR002", lambda chance: {"items": chance.pick((None, {}, 1, [1], [_START, []]))}),
     Fault("start_many", "TR030", lambda _: {"items": MANY}),
+    Fault("start_each", "TR002", lambda chance: _EACH | {"args": chance.pick((None, {}, [], [{}]))}),
+    Fault(
+        "start_each",
+        "TR030",
+        lambda _: _EACH | {key: [None] * len(MANY) for key in ("ids", "args", "digests")},
+    ),
 ]
 _PROMISE = {"id": "z"}
 _PROMISES = [

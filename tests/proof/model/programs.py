@@ -24,6 +24,7 @@ TRIES_MAX: Final = 4
 ANY_ISOLATION: Final = (
     "start",
     "start_many",
+    "start_each",
     "create_promise",
     "get",
     "search",
@@ -112,6 +113,20 @@ def _start_many(chance: Chance) -> Given:
             )
         items.append(item)
     return {"items": items}
+
+
+def _start_each(chance: Chance) -> Given:
+    each = [_start(chance) for _ in range(chance.rng.randint(1, 3))]
+    if chance.odds(0.1):
+        each[-1]["id"] = "a~b"
+    ids = [one["id"] for one in each]
+    args = [one["args"] if one["function"] == each[0]["function"] else {} for one in each]
+    common = {
+        key: value for key, value in each[0].items() if key not in {"id", "args", "digest", "on_conflict"}
+    }
+    if chance.odds(0.1):
+        common |= chance.pick(({"function": "7"}, {"tags": {"t": 1}}))
+    return common | {"ids": ids, "args": args, "digests": [one["digest"] for one in each]}
 
 
 def _create_promise(chance: Chance) -> Given:
@@ -328,6 +343,7 @@ def _purge(chance: Chance) -> Given:
 HONEST: Final[dict[str, Callable[[Chance], Given]]] = {
     "start": _start,
     "start_many": _start_many,
+    "start_each": _start_each,
     "create_promise": _create_promise,
     "resolve": lambda chance: _decision(chance, "value"),
     "reject": lambda chance: _decision(chance, "error"),
@@ -352,7 +368,8 @@ HONEST: Final[dict[str, Callable[[Chance], Given]]] = {
     "purge": _purge,
 }
 WEIGHTS: Final[dict[str, float]] = {
-    "start": 6, "start_many": 5, "create_promise": 5, "resolve": 6, "reject": 4, "cancel": 5, "settle_many": 4, "get": 2,
-    "search": 2, "tree": 1, "journal": 1, "register": 2, "claim": 14, "advance": 36, "commit_step": 4, "heartbeat": 5,
-    "leave": 1, "tick": 8, "halt": 4, "resume": 5, "cancel_force": 2, "fork": 5, "settle_step": 6, "purge": 1,
+    "start": 6, "start_many": 4, "start_each": 4, "create_promise": 5, "resolve": 6, "reject": 4, "cancel": 5,
+    "settle_many": 4, "get": 2, "search": 2, "tree": 1, "journal": 1, "register": 2, "claim": 14, "advance": 36,
+    "commit_step": 4, "heartbeat": 5, "leave": 1, "tick": 8, "halt": 4, "resume": 5, "cancel_force": 2, "fork": 5,
+    "settle_step": 6, "purge": 1,
 }  # fmt: skip

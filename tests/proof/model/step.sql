@@ -81,6 +81,11 @@ begin
           decode(p ->> 'digest', 'hex'));
       when 'start_many' then
         v_answer := (select coalesce(jsonb_agg(a), '[]') from start_many(p -> 'items') a);
+      when 'start_each' then
+        v_answer := (select coalesce(jsonb_agg(a), '[]') from start_each(
+          p ->> 'function', array(select jsonb_array_elements_text(p -> 'ids')), p -> 'args', p ->> 'queue',
+          _span((p ->> 'delay')::bigint), _span((p ->> 'timeout')::bigint), coalesce((p ->> 'priority')::integer, 0), p -> 'tags',
+          p -> 'headers', array(select decode(d, 'hex') from jsonb_array_elements_text(p -> 'digests') d)) a);
       when 'create_promise' then
         v_answer := create_promise(
           p ->> 'id', _span((p ->> 'timeout')::bigint), p -> 'default', coalesce((p ->> 'has_default')::boolean, false), p -> 'tags',

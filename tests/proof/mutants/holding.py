@@ -22,6 +22,7 @@ from tests.proof.mutants.mutant import (
     lock_sql,
     purge_sql,
     settle_sql,
+    start_each_sql,
     start_many_sql,
     start_sql,
     tick_sql,
@@ -231,6 +232,20 @@ GUARDS: Final = (
         "interval '1 minute'",
         "clean-up that hangs cannot be interrupted",
         "told::test_a_second_cancel_is_told_once_the_first_was",
+    ),
+    start_each_sql(
+        "one that is there already stops its neighbours",
+        "null;  -- one is there already",
+        "return;  --",
+        "workflows that nobody starts",
+        "start_each::test_what_is_not_new_is_answered_and_its_neighbours_start",
+    ),
+    start_each_sql(
+        "only the first of many is judged",
+        "where not coalesce(length(i.id)",
+        "where not coalesce(true or length(i.id)",
+        "what is refused at the door comes in behind another",
+        "start_each::test_arguments_that_cannot_be_refuse_one",
     ),
     start_sql(
         "any start attaches",

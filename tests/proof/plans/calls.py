@@ -243,11 +243,16 @@ OTHERS: Final[dict[str, Call]] = {
     "heartbeat: a claim that was lost": Call(lambda s: s.sql.heartbeat("mine", [], [], "0"), Stage.held),
     "leave": Call(lambda s: s.sql.leave("mine"), Stage.held),
     "get": Call(lambda s: s.sql.get([*NAMES, *LATENT, "f5", "s5"]), Stage.held, items=22),
+    "settled": Call(lambda s: s.sql.settled([*NAMES, *LATENT, "f5", "s5"]), Stage.held, items=22),
     "start": Call(lambda s: s.sql.start("n", "f"), items=1),
     "start: attached": Call(lambda s: s.sql.start("f77", "f"), items=1),
     "start_many": Call(lambda s: s.sql.start_many([{"id": each, "function": "f"} for each in NAMES])),
     "start_many: attached": Call(
         lambda s: s.sql.start_many([{"id": f"f{n}", "function": "f"} for n in range(1, 1 + ITEMS)])
+    ),
+    "start_each": Call(lambda s: s.sql.start_each("f", list(NAMES), [{}] * ITEMS)),
+    "start_each: attached": Call(
+        lambda s: s.sql.start_each("f", [f"f{n}" for n in range(1, 1 + ITEMS)], [{}] * ITEMS)
     ),
     "create_promise": Call(lambda s: s.sql.create_promise("n", "1 hour"), items=1),
     "commit_step": Call(lambda s: s.sql.commit_step("n1", 1, "x", 0), Stage.held, items=1),

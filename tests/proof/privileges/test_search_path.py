@@ -54,10 +54,13 @@ end $do$
 # What an administrator's role may call is everything. The order makes a story, so that each gets beyond its first line.
 CALLS = (
     "select count(*) from troth.protocol()",
+    "select troth.settled('{w,p}')",
     "select troth.start('w', 'f', '{\"a\": 1}', p_tags => '{\"a\": \"b\"}', p_timeout => interval '1 day')",
     "select troth.start('w', 'f', '{\"a\": 1}')",
     "select troth.start('later', 'f', p_delay => interval '1 day')",
     "select troth.start_many('[{\"id\": \"m1\", \"function\": \"f\"}, {\"id\": \"m2\", \"function\": \"f\"}]')",
+    "select troth.start_each('f', '{e1,e2}', '[[], []]', p_delay => interval '1 day')",
+    "select troth.start_each('f', '{e3}', '[{}]')",
     "select troth.create_promise('p', interval '1 day', '1', true)",
     "select troth.create_promise('q')",
     "select troth.create_promise('r')",

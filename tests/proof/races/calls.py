@@ -148,6 +148,15 @@ VERBS = {
             "created attached conflict",
         ),
         _verb(
+            "start_each",
+            lambda sql, g: (
+                _answers(sql.start_each("f", [g.names.x, g.names.w], [{}, {}], queue=g.names.queue))
+                or "created"
+            ),
+            grounds.free,
+            "created attached conflict",
+        ),
+        _verb(
             "create_promise",
             _answer(lambda sql, g: sql.create_promise(g.names.p)),
             grounds.free,
