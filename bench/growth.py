@@ -8,6 +8,7 @@ run it with both to see what that setting is worth.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ async def _run(dsn: str, first: int, last: int) -> None:
         for begun in range(first, last, BATCH):
             await troth.start_many(one_step.name, {f"g{n}": [n] for n in range(begun, begun + BATCH)})
             while _asked(dsn, "select count(*) from (select from troth.task limit 1) t"):
-                time.sleep(0.02)
+                await asyncio.sleep(0.02)
 
 
 def _asked(dsn: str, query: str) -> float:

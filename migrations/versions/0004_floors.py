@@ -1,11 +1,12 @@
 """Where a look for work begins while somebody holds an old snapshot, and when it is due again; outcomes that are read once.
 
-Until that snapshot has gone, the index entries of all that was claimed since stay in front of what is ready, and those of all
-that a worker held in front of what it holds. `worker.floors`: where `claim` begins until `look_at`, after the full look of
+Until that snapshot has gone, the index entries of all that was claimed since stay in front of what is ready, and those of
+all that a worker held in front of what it holds. `worker.floors`: where `claim` begins until `look_at`, after the full look of
 `looked_at`. `worker.search_at`: not before it are tasks searched for that are in the worker's name and not held.
 
-`task` and `wait` are emptied as fast as they are filled: they are vacuumed by how many rows have gone, however many suspended ones
-stay, and at full speed. Pages that are free at the end stay for the next ones: giving them back takes a lock that stops everybody.
+`task` and `wait` are emptied as fast as they are filled: they are vacuumed by how many rows have gone, however many suspended
+ones stay, and at full speed. Pages that are free at the end stay for the next ones: giving them back takes a lock that stops
+everybody.
 
 `outcome` is to `advance` what `turn` is: what a call says, read from its JSON once and not by each part that looks at it.
 """
@@ -34,9 +35,13 @@ alter table worker
   add column search_at timestamptz;
 
 alter table task set (
-  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
+  vacuum_truncate = off
+);
 alter table wait set (
-  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
+  vacuum_truncate = off
+);
 """
 
 
