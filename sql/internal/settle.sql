@@ -43,6 +43,9 @@ as $$
 declare
   v_tasks text[];
 begin
+  if not exists (select from wait where promise = any (p_ids)) then
+    return;
+  end if;
   with gone as (
     delete from wait where promise = any (p_ids) returning task, operation, kind, promise, issued, cohort, digest
   ), events as (

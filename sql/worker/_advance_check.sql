@@ -1,13 +1,18 @@
 -- What a call of `advance` must fulfil, before anything is locked or written. A malformed one is an error of the whole call:
 -- the worker's fault, not a race.
-create function _check_advance(p_turns jsonb, p_outcomes jsonb, p_operations jsonb, p_timers jsonb) returns void
+create function _check_advance(p_turns jsonb, p_operations jsonb, p_timers jsonb) returns void
   language plpgsql immutable
 as $$
 declare
   v_odd text;
 begin
-  perform _check_batch(p_turns), _check_batch(p_outcomes), _check_batch(p_operations), _check_batch(p_timers);
-  perform _check_named_once(i.items) from unnest(array[p_outcomes, p_operations, p_timers]) i(items) where jsonb_array_length(i.items) > 1;
+  perform _check_batch(p_turns);
+  if p_operations is distinct from '[]' then
+    perform _check_batch(p_operations), _check_named_once(p_operations);
+  end if;
+  if p_timers is distinct from '[]' then
+    perform _check_batch(p_timers), _check_named_once(p_timers);
+  end if;
   select case
       when t.task is null or t.epoch is null or t.seen is null then 'a turn lacks task, epoch or seen'
       when count(*) over (partition by t.task) > 1 then format('%s has two turns', t.task)
@@ -18,15 +23,6 @@ begin
     end into v_odd
     from jsonb_to_recordset(p_turns) t(task text, epoch integer, seen integer, "then" text, state text, value jsonb, error jsonb, close boolean)
    order by 1 nulls last limit 1;
-  if v_odd is null then
-    select case
-        when coalesce(o.kind, '') not in ('step', 'timer', 'patch') then format('an outcome of kind %L', o.kind)
-        when coalesce(o.operation, '~') like '~%' or o.operation = '' or o.issued is null then 'an outcome lacks operation or issued'
-        when coalesce(o.state, '') not in ('resolved', 'rejected') then format('an outcome with state %L', o.state)
-      end into v_odd
-      from jsonb_to_recordset(p_outcomes) o(task text, operation text, kind text, issued integer, state text)
-     order by 1 nulls last limit 1;
-  end if;
   if v_odd is null and p_operations <> '[]' then
     v_odd := _odd_operation(p_operations);
   end if;
@@ -45,9 +41,38 @@ begin
   perform _check_payload(t.value, 'result'), _check_payload(t.error, 'error'), _check_payload(t.headers, 'headers')
     from jsonb_to_recordset(p_turns) t(value jsonb, error jsonb, headers jsonb)
    where not (_is_small(t.value) and _is_small(t.error) and _is_small(t.headers));
+end $$;
+
+-- The outcomes of a call, read and judged: each is looked at several times, and JSON would be taken apart each time.
+create function _read_outcomes(p_outcomes jsonb) returns outcome[]
+  language plpgsql stable
+as $$
+declare
+  v_outcomes outcome[];
+  v_odd text;
+begin
+  perform _check_batch(p_outcomes);
+  v_outcomes := array(
+    select row(o.task, o.operation, o.kind, o.issued, o.cohort, o.digest, o.state, o.value, o.error, o.headers, _instant(o.at), o.micros,
+               o.retried, o.n)::outcome
+      from rows from (jsonb_to_recordset(p_outcomes) as (
+             task text, operation text, kind text, issued integer, cohort integer, digest bigint, state text,
+             value jsonb, error jsonb, headers jsonb, at bigint, micros bigint, retried boolean)) with ordinality
+           o(task, operation, kind, issued, cohort, digest, state, value, error, headers, at, micros, retried, n));
+  select min(case
+      when coalesce(o.kind, '') not in ('step', 'timer', 'patch') then format('an outcome of kind %L', o.kind)
+      when coalesce(o.operation, '~') like '~%' or o.operation = '' or o.issued is null then 'an outcome lacks operation or issued'
+      when coalesce(o.state, '') not in ('resolved', 'rejected') then format('an outcome with state %L', o.state)
+    end) into v_odd
+    from unnest(v_outcomes) o;
+  if v_odd is not null then
+    raise exception using errcode = 'TR002', message = v_odd, hint = 'See sql/worker/advance.sql for the shape of a call.';
+  end if;
+  perform _check_named_once(p_outcomes);
   perform _check_payload(o.value, 'outcome'), _check_payload(o.error, 'error'), _check_payload(o.headers, 'headers')
-    from jsonb_to_recordset(p_outcomes) o(value jsonb, error jsonb, headers jsonb)
+    from unnest(v_outcomes) o
    where not (_is_small(o.value) and _is_small(o.error) and _is_small(o.headers));
+  return v_outcomes;
 end $$;
 
 -- An operation has one outcome, is created once and has one timer: named twice in a call, it would break on a key in its middle.

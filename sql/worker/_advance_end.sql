@@ -1,20 +1,29 @@
 -- The last part of `advance`: task rows, ends and their deliveries, suspensions, releases.
 
--- Keeps what was appended. A turn that ends is not written before it is deleted, unless something may come between. Whoever
+-- Keeps what was appended. A turn that ends is not written before it is deleted, unless something may come between, or it made
+-- children that it does not know of yet (p_with_operations). Whoever
 -- suspends, or says so (`asked`), has recorded all that the code asked for up to what it was told (ahead, too). Code that was kept
 -- at an earlier suspension is no longer where it stood then. The mark that there are news goes with the turn after the one that was
 -- told of them: that one may be a call of long ago, cut off and sent again since, with nobody left to hear its answer.
-create function _store_turns(p_turns turn[], p_tasks text[]) returns void
+create function _store_turns(p_turns turn[], p_with_operations boolean) returns void
   language plpgsql volatile
 as $$
+declare
+  v_ids constant text[] := array(
+    select r.task from unnest(p_turns) r
+     where r.verdict in ('news', 'halted')
+        or r.verdict = 'ok' and (p_with_operations or r.next is distinct from 'finish' or r.last_seq <> r.told));
 begin
+  if cardinality(v_ids) = 0 then
+    return;
+  end if;
   update task t
      set last_seq = r.last_seq, last_at = r.last_at, children = r.children, news = t.news and r.verdict = 'news',
          attempts = case when r.changed then 0 else t.attempts end,
          kept_by = case when not r.changed then t.kept_by end,
          asked = case when r.verdict = 'ok' and r.changed and r.next in ('asked', 'suspend') then greatest(t.asked, r.told) else t.asked end
     from unnest(p_turns) r
-   where t.id = r.task and t.id = any (p_tasks) and r.verdict in ('ok', 'news', 'halted')
+   where t.id = r.task and t.id = any (v_ids)
      and (r.changed or t.news)
      and (r.next is distinct from 'finish' or r.last_seq <> r.told or r.children <> t.children or r.verdict <> 'ok');
 end $$;

@@ -3,17 +3,17 @@
 
 -- Promises first: those that end here, and those that are there already under the ID of an operation. What another holds is
 -- passed over, and its turn will be busy.
-create function _lock_promises(p_turns jsonb, p_operations jsonb) returns text[]
+create function _lock_promises(p_ending text[], p_operations jsonb) returns text[]
   language plpgsql volatile
 as $$
 declare
-  v_ids text[];
+  v_ids text[] := p_ending;
 begin
-  v_ids := array(
-    select t.task from jsonb_to_recordset(p_turns) t(task text, "then" text) where t."then" = 'finish'
-    union all
-    select coalesce(o.promise, o.task || '~' || o.operation)
-      from jsonb_to_recordset(p_operations) o(task text, operation text, promise text));
+  if p_operations <> '[]' then
+    v_ids := v_ids || array(
+      select coalesce(o.promise, o.task || '~' || o.operation)
+        from jsonb_to_recordset(p_operations) o(task text, operation text, promise text));
+  end if;
   if cardinality(v_ids) = 0 then
     return v_ids;
   end if;
@@ -23,24 +23,20 @@ end $$;
 
 -- Then tasks: the callers' own, and those that wait for what ends here. Judged by the rows as they are under the lock. A turn that
 -- goes on with nothing left unsaid is `asked`.
-create function _lock_turns(p_turns jsonb, p_promises text[]) returns turn[]
+create function _lock_turns(p_turns jsonb, p_tasks text[], p_ending text[], p_promises text[]) returns turn[]
   language plpgsql volatile
 as $$
 declare
   v_awaiting text[];
-  v_tasks text[];
   v_held task[];
   v_stuck text[] := '{}'::text[];
 begin
-  v_tasks := array(select t.task from jsonb_to_recordset(p_turns) t(task text));
-  v_awaiting := array(
-    select w.task from wait w where w.promise = any (array(
-      select t.task from jsonb_to_recordset(p_turns) t(task text, "then" text) where t."then" = 'finish')));
+  v_awaiting := array(select w.task from wait w where w.promise = any (p_ending));
   v_held := array(select l from (
-    select * from task where id = any (v_tasks || v_awaiting) order by id for no key update skip locked) l);
+    select * from task where id = any (p_tasks || v_awaiting) order by id for no key update skip locked) l);
   if cardinality(v_awaiting) > 0 then
     v_stuck := array(
-      select w.promise from (select promise, task from wait where promise = any (v_tasks) offset 0) w
+      select w.promise from (select promise, task from wait where promise = any (p_tasks) offset 0) w
         left join unnest(v_held) h on h.id = w.task
        where h.id is null);
   end if;
@@ -74,7 +70,7 @@ $$;
 
 -- What the clock, the order of events and the limits say of the turns that hold their fence.
 create function _judge(
-  p_turns turn[], p_outcomes jsonb, p_operations jsonb, p_promises text[], p_now timestamptz
+  p_turns turn[], p_outcomes outcome[], p_operations jsonb, p_promises text[], p_now timestamptz
 ) returns turn[]
   language plpgsql volatile
 as $$
@@ -85,17 +81,15 @@ declare
   v_over text[] := '{}'::text[];
   v_mixed jsonb;
 begin
-  if p_outcomes <> '[]' then
+  if cardinality(p_outcomes) > 0 then
     -- what an operation waits for is its one event: another under its name would stand in the way of whoever settles that;
     -- an instant told ahead stands if it lies between the last event and this clock, in the order told; a timer counts from
     -- the event that it was issued after, which may be told ahead in this same call
     with told as materialized (
-      select o.task, o.operation, o.kind, o.issued, o.at as proposed, coalesce(_instant(o.at), p_now) as at, o.micros,
+      select o.task, o.operation, o.kind, o.issued, o.at as proposed, coalesce(o.at, p_now) as at, o.micros,
              r.seen, r.last_seq, r.last_at, r.started_at,
-             r.last_seq + row_number() over own as seq, max(coalesce(_instant(o.at), p_now)) over own as latest
-        from rows from (jsonb_to_recordset(p_outcomes) as (
-               task text, operation text, kind text, issued integer, at bigint, micros bigint)) with ordinality
-             o(task, operation, kind, issued, at, micros, n)
+             r.last_seq + row_number() over own as seq, max(coalesce(o.at, p_now)) over own as latest
+        from unnest(p_outcomes) o
         join unnest(p_turns) r on r.task = o.task and r.verdict = 'ok'
       window own as (partition by o.task order by o.n)
     ), judged as (

@@ -4,7 +4,7 @@
 -- issued after an event told ahead is left out: that event stands elsewhere now, and no replay would issue it there again (it
 -- can only be a timer or a patch). Every event's instant lies between the one before and this clock: told-ahead ones are kept verbatim
 -- (else the turn was judged `news`).
-create function _append_outcomes(p_turns turn[], p_outcomes jsonb, p_now timestamptz) returns turn[]
+create function _append_outcomes(p_turns turn[], p_outcomes outcome[], p_now timestamptz) returns turn[]
   language plpgsql volatile
 as $$
 declare
@@ -12,18 +12,15 @@ declare
 begin
   with fresh as (
     select o.*, r.last_seq, r.last_at, r.epoch
-      from rows from (jsonb_to_recordset(p_outcomes) as (
-             task text, operation text, kind text, issued integer, cohort integer, digest bigint, state text,
-             value jsonb, error jsonb, headers jsonb, at bigint)) with ordinality
-           o(task, operation, kind, issued, cohort, digest, state, value, error, headers, at, n)
+      from unnest(p_outcomes) o
       join unnest(p_turns) r on r.task = o.task and r.verdict in ('ok', 'news')
      where (r.last_seq = r.seen or o.issued <= r.seen)
-       and (select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null
+       and (r.last_seq = 0 or (select c.seq from checkpoint c where c.task = o.task and c.operation = o.operation) is null)
   ), appended as (
     insert into checkpoint (task, seq, operation, kind, issued, cohort, digest, state, value, error, headers, at, epoch)
     select f.task, f.last_seq + row_number() over own, f.operation, f.kind, f.issued, f.cohort, f.digest, f.state, f.value,
            f.error, f.headers,
-           greatest(f.last_at, least(greatest(p_now, f.last_at), max(coalesce(_instant(f.at), p_now)) over own)), f.epoch
+           greatest(f.last_at, least(greatest(p_now, f.last_at), max(coalesce(f.at, p_now)) over own)), f.epoch
       from fresh f
     window own as (partition by f.task order by f.n)
     returning task, at
@@ -37,11 +34,11 @@ begin
     left join (select task, count(*)::integer as events, max(at) as at from appended group by task) a on a.task = r.task;
 
   -- a timer that its holder fired, or a step that came off at last, may be a wait since an earlier suspension
-  if exists (select from jsonb_to_recordset(p_outcomes) o(kind text, retried boolean) where o.kind = 'timer' or o.retried) then
+  if exists (select from unnest(p_outcomes) o where o.kind = 'timer' or o.retried) then
     delete from wait where ctid = any (array(
       select (select w.ctid from wait w
                where w.task = o.task and w.operation = o.operation and w.kind = case o.kind when 'timer' then 'timer' else 'retry' end)
-        from jsonb_to_recordset(p_outcomes) o(task text, operation text, kind text, retried boolean)
+        from unnest(p_outcomes) o
         join unnest(p_turns) r on r.task = o.task and r.verdict in ('ok', 'news')
        where o.kind = 'timer' or o.retried));
   end if;

@@ -41,27 +41,34 @@ as $$
 declare
   v_now timestamptz;
   v_turns turn[];
+  v_outcomes outcome[] := '{}'::outcome[];
   v_tasks text[];
+  v_ending text[];
   v_promises text[];
   v_members jsonb := '{}'::jsonb;
 begin
   perform _check_isolation();
-  perform _check_advance(p_turns, p_outcomes, p_operations, p_timers);
+  perform _check_advance(p_turns, p_operations, p_timers);
+  if p_outcomes is distinct from '[]' then
+    v_outcomes := _read_outcomes(p_outcomes);
+  end if;
   if p_attempts <> '[]' or p_cancels <> '[]' then
     perform _check_asides(p_attempts, p_cancels);
   end if;
-  v_promises := _lock_promises(p_turns, p_operations);
-  v_turns := _lock_turns(p_turns, v_promises);
+  select coalesce(array_agg(t.task), '{}'), coalesce(array_agg(t.task) filter (where t."then" = 'finish'), '{}')
+    into v_tasks, v_ending
+    from jsonb_to_recordset(p_turns) t(task text, "then" text);
+  v_promises := _lock_promises(v_ending, p_operations);
+  v_turns := _lock_turns(p_turns, v_tasks, v_ending, v_promises);
   v_now := _clock();
-  v_tasks := array(select r.task from unnest(v_turns) r);
   if p_operations <> '[]' then
     v_members := _count_members(p_operations);
   end if;
-  v_turns := _judge(v_turns, p_outcomes, p_operations, v_promises, v_now);
+  v_turns := _judge(v_turns, v_outcomes, p_operations, v_promises, v_now);
 
   -- outcomes and creations, then ends and their deliveries, then suspensions
-  if p_outcomes <> '[]' then
-    v_turns := _append_outcomes(v_turns, p_outcomes, v_now);
+  if cardinality(v_outcomes) > 0 then
+    v_turns := _append_outcomes(v_turns, v_outcomes, v_now);
   end if;
   if p_operations <> '[]' then
     v_turns := _create_operations(v_turns, p_operations, v_promises, v_members, v_now);
@@ -69,8 +76,10 @@ begin
   if p_attempts <> '[]' then
     perform _keep_attempts(v_turns, p_attempts, v_now);
   end if;
-  perform _store_turns(v_turns, v_tasks);
-  perform _finish_turns(v_turns, p_turns, v_now);
+  perform _store_turns(v_turns, p_operations <> '[]');
+  if cardinality(v_ending) > 0 then
+    perform _finish_turns(v_turns, p_turns, v_now);
+  end if;
   if p_cancels <> '[]' then
     perform _owe_cancels(v_turns, p_cancels, v_now);
   end if;

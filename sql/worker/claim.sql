@@ -3,6 +3,9 @@
 -- nobody here knows cost nothing. The first claim pins the version (p_pins, beside p_lanes; a lane pins to itself or to @1
 -- without it), begins the workflow's time and draws its seed.
 --
+-- While somebody holds an old snapshot, the entries of all that was claimed since stay in front of what is ready. A look that had
+-- to pass many of them (it took long) leaves floors behind, where the next ones begin: see `_look` and docs/decisions/0007.
+--
 -- p_alone: this worker holds nothing. A task whose last holder died (its lane ends in !) is then given first, and by itself,
 -- so that one which kills its process takes no innocents with it.
 -- p_sleeping: says whether the worker listens; set before its last look, so that whoever adds work later sends a hint.
@@ -30,34 +33,32 @@ declare
   v_now timestamptz := _clock();
   v_pins constant text[] := coalesce(p_pins, array(
     select case when l.lane like '%@%' then l.lane else l.lane || '@1' end from unnest(p_lanes) with ordinality l(lane, n) order by l.n));
+  v_worker worker;
+  v_heads place[];
   v_ids text[];
   v_suffix text;
   v_limit integer;
 begin
   perform _check_isolation();
   perform _check_claim(p_worker, p_queues, p_lanes, v_pins, p_limit, p_lease);
-  perform _present(p_worker, p_queues, p_lanes, coalesce(p_sleeping, false), p_lease, p_info, v_now);
+  v_worker := _present(p_worker, p_queues, p_lanes, coalesce(p_sleeping, false), p_lease, p_info, v_now);
 
   foreach v_suffix in array case when p_alone then array['!', ''] else array[''] end loop
     v_limit := case when v_suffix = '!' then 1 else p_limit end;
-    with lane as materialized (
-      select q.queue, l.lane || v_suffix as lane from unnest(p_queues) q(queue) cross join unnest(p_lanes) l(lane)
-    ), head as (
-      select lane.queue, lane.lane
-        from lane cross join lateral (
-          select t.priority, t.ready_at, t.id from task t
-           where t.state = 'ready' and t.queue = lane.queue and t.lane = lane.lane
-           order by t.priority, t.ready_at, t.id limit v_limit) h
-       order by h.priority, h.ready_at, h.id limit v_limit
-    ), share as materialized (
-      select head.queue, head.lane, count(*) as heads from head group by head.queue, head.lane
-    )
-    select array_agg(h.id) into v_ids
-      from share cross join lateral (
-        select t.id from task t
-         where t.state = 'ready' and t.queue = share.queue and t.lane = share.lane
-           and (t.timeout_at is null or t.timeout_at > v_now)
-         order by t.priority, t.ready_at, t.id limit share.heads for no key update skip locked) h;
+    v_heads := _look(v_worker, p_queues, array(select l.lane || v_suffix from unnest(p_lanes) l(lane)), v_limit, v_now);
+    if cardinality(v_heads) > 0 then
+      with share as materialized (
+        select h.queue, h.lane, count(*) as heads, (array_agg(h order by h.priority, h.ready_at, h.id))[1] as first
+          from unnest(v_heads) h group by h.queue, h.lane
+      )
+      select array_agg(h.id) into v_ids
+        from share cross join lateral (
+          select t.id from task t
+           where t.state = 'ready' and t.queue = share.queue and t.lane = share.lane
+             and (t.priority, t.ready_at, t.id) >= ((share.first).priority, (share.first).ready_at, (share.first).id)
+             and (t.timeout_at is null or t.timeout_at > v_now)
+           order by t.priority, t.ready_at, t.id limit share.heads for no key update skip locked) h;
+    end if;
     exit when v_ids is not null;
   end loop;
   if v_ids is null then
@@ -124,7 +125,7 @@ end $$;
 -- sweeper or a heartbeat holds right now is left for the next claim.
 create function _present(
   p_worker text, p_queues text[], p_lanes text[], p_sleeping boolean, p_lease interval, p_info jsonb, p_now timestamptz
-) returns void
+) returns worker
   language plpgsql volatile
 as $$
 declare
@@ -135,6 +136,7 @@ begin
     insert into worker (id, queues, lanes, lease, info, sleeping, registered_at, seen_at)
     values (p_worker, p_queues, p_lanes, p_lease, p_info, p_sleeping, p_now, p_now)
     on conflict (id) do nothing;
+    v_worker.id := p_worker;
   elsif v_worker.died_at is not null then
     raise exception using errcode = 'TR020',
       message = format('worker %s was taken for dead at %s', p_worker, v_worker.died_at),
@@ -144,4 +146,78 @@ begin
       from (select id from worker where id = p_worker and died_at is null for no key update skip locked) l
      where w.id = l.id;
   end if;
+  return v_worker;
 end $$;
+
+-- The first ready tasks of these lanes, merged, whoever holds them: in full, or from the floors of the last full look on. A floor
+-- is a place of a lane and a priority before which there was nothing. What becomes ready takes its place by the clock, so a floor is
+-- never younger than a second; what comes before it all the same (a start in a transaction that was open for longer, a clock that
+-- was set back) is seen by the next full look. That is each one, as long as they are short; one that was long is followed by
+-- another after a second, or twenty times what it took.
+create function _look(p_worker worker, p_queues text[], p_lanes text[], p_limit integer, p_now timestamptz) returns place[]
+  language plpgsql volatile
+as $$
+declare
+  v_in_full constant boolean := coalesce(p_now not between p_worker.looked_at and p_worker.look_at, true);
+  v_floors constant place[] := case when not v_in_full then p_worker.floors else '{}'::place[] end;
+  v_began constant timestamptz := _clock();
+  v_heads place[];
+  v_took interval;
+begin
+  v_heads := array(
+    with stretch as materialized (
+      select q.queue, l.lane, f.priority, f.ready_at,
+             coalesce(lead(f.priority) over (partition by q.queue, l.lane order by f.priority) - 1, 32767) as upto
+        from unnest(p_queues) q(queue) cross join unnest(p_lanes) l(lane)
+        cross join lateral (
+          select (-32768)::smallint as priority, timestamptz '-infinity' as ready_at
+          union all
+          select f.priority, f.ready_at from unnest(v_floors) f where f.queue = q.queue and f.lane = l.lane) f
+    )
+    select row(s.queue, s.lane, h.priority, h.ready_at, h.id)::place
+      from stretch s cross join lateral (
+        select t.priority, t.ready_at, t.id from task t
+         where t.state = 'ready' and t.queue = s.queue and t.lane = s.lane
+           and (t.priority, t.ready_at) >= (s.priority, s.ready_at) and t.priority <= s.upto
+         order by t.priority, t.ready_at, t.id limit p_limit) h
+     order by h.priority, h.ready_at, h.id limit p_limit);
+  v_took := _clock() - v_began;
+  if v_in_full and v_took > _long_look() then
+    update worker w
+       set floors = _floors(p_queues, p_lanes, v_heads, cardinality(v_heads) = p_limit, p_worker.floors, v_began - interval '1 second'),
+           looked_at = v_began, look_at = v_began + greatest(interval '1 second', 20 * v_took)
+      from (select id from worker where id = p_worker.id and died_at is null for no key update skip locked) l
+     where w.id = l.id;
+  end if;
+  return v_heads;
+end $$;
+
+create function _long_look() returns interval language sql immutable as $$ select interval '2 milliseconds' $$;
+
+-- What a full look has shown of these lanes, for each priority that was seen or had a floor: nothing before the first that is
+-- there, and nothing at all before p_until where there is none. If there may be more than it went through (`p_is_cut`), it says
+-- nothing of what comes after its last.
+create function _floors(
+  p_queues text[], p_lanes text[], p_heads place[], p_is_cut boolean, p_before place[], p_until timestamptz
+) returns place[]
+  language sql stable
+as $$
+  with last as (
+    select h.priority, h.ready_at from unnest(p_heads) h where p_is_cut order by h.priority desc, h.ready_at desc limit 1
+  ), known as (
+    select h.priority from unnest(p_heads) h
+    union
+    select f.priority from unnest(p_before) f
+    union
+    select 0::smallint
+    order by 1 limit 10
+  ), seen as (
+    select h.queue, h.lane, h.priority, min(h.ready_at) as ready_at from unnest(p_heads) h group by h.queue, h.lane, h.priority
+  )
+  select array_agg(row(q.queue, l.lane, k.priority, least(p_until, coalesce(s.ready_at, e.ready_at)), null)::place)
+    from unnest(p_queues) q(queue) cross join unnest(p_lanes) l(lane) cross join known k
+    left join last on true
+    left join last e on e.priority = k.priority
+    left join seen s on s.queue = q.queue and s.lane = l.lane and s.priority = k.priority
+   where k.priority <= coalesce(last.priority, 32767)
+$$;

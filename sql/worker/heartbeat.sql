@@ -1,7 +1,9 @@
 -- Renews the one lease of a worker and says which of the tasks that it holds have news (an event that their code has not been
 -- told) or are lost (with another, or gone). Tasks claimed in its name that it does not hold, since the answer to that claim
--- was lost, are freed once they are older than any claim could be under way. A worker marked dead gets TR020. One row without
--- a task, `alone`, says that a task whose last holder died is ready here: who holds others lets them end before it claims on.
+-- was lost, are freed once they are older than any claim could be under way. That search passes all that the worker ever held while
+-- somebody holds an old snapshot: one that took long is not repeated before twenty times as long. A worker marked dead gets TR020.
+-- One row without a task, `alone`, says that a task whose last holder died is ready here: who holds others lets them end before
+-- it claims on.
 -- grant: worker, admin
 create function heartbeat(
   p_worker text, p_tasks text[], p_epochs integer[], p_under_way interval default '5 seconds'
@@ -15,6 +17,7 @@ declare
   v_now timestamptz;
   v_worker worker;
   v_free text[];
+  v_took interval;
 begin
   perform _check_isolation();
   if cardinality(p_tasks) <> cardinality(p_epochs) or p_tasks is null or p_epochs is null then
@@ -29,11 +32,17 @@ begin
       hint = 'Its tasks are with others. Go on under a new ID.';
   end if;
 
-  v_free := array(select l.id from (
-    select t.id from task t
-     where t.worker = p_worker and t.claimed_at < v_now - p_under_way
-       and not exists (select from unnest(p_tasks, p_epochs) h(task, epoch) where h.task = t.id and h.epoch = t.epoch)
-     order by t.id for no key update skip locked) l);
+  if v_worker.search_at is null or v_worker.search_at <= v_now then
+    v_free := array(select l.id from (
+      select t.id from task t
+       where t.worker = p_worker and t.claimed_at < v_now - p_under_way
+         and not exists (select from unnest(p_tasks, p_epochs) h(task, epoch) where h.task = t.id and h.epoch = t.epoch)
+       order by t.id for no key update skip locked) l);
+    v_took := _clock() - v_now;
+    if v_took > interval '20 milliseconds' then
+      update worker set search_at = v_now + 20 * v_took where id = v_worker.id and died_at is null;
+    end if;
+  end if;
   if cardinality(v_free) > 0 then
     update task t
        set state = 'ready', ready_at = v_now, worker = null, claimed_at = null, attempts = greatest(t.attempts - 1, 0)

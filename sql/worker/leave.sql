@@ -12,7 +12,7 @@ begin
   v_ids := array(select l.id from (
     select id from task where worker = p_worker order by id for no key update skip locked) l);
   v_now := _clock();
-  update worker w set died_at = v_now, sleeping = false
+  update worker w set died_at = v_now, sleeping = false, search_at = null
     from (select id from worker where id = p_worker and died_at is null for no key update skip locked) l
    where w.id = l.id;
   update task

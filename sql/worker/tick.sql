@@ -112,7 +112,8 @@ begin
 end $$;
 
 -- Marks silent workers dead, for ever, and gives their tasks to others: alone from now on (lane!) if they made no progress
--- since their claim, or parked when the attempts are used up. Dead workers are looked through again while anything is left in their name.
+-- since their claim, or parked when the attempts are used up. A claim may have been under way when its worker was marked: dead
+-- workers are looked through again, each time after twice as long, since an old snapshot keeps all that they ever held in the index.
 create function _bury_workers(p_limit integer, p_now timestamptz) returns integer
   language plpgsql volatile
 as $$
@@ -120,7 +121,7 @@ declare
   v_dead text[];
   v_ids text[];
 begin
-  update worker w set died_at = p_now, sleeping = false
+  update worker w set died_at = p_now, sleeping = false, search_at = null
     from (select id from worker where died_at is null and seen_at + lease < p_now order by id for no key update skip locked) l
    where w.id = l.id;
   delete from worker w
@@ -128,7 +129,7 @@ begin
      select id from worker where died_at < p_now - interval '1 day'
         and not exists (select from task t where t.worker = worker.id collate "default" offset 0)
         for update skip locked));
-  v_dead := array(select id from worker where died_at is not null);
+  v_dead := array(select id from worker where died_at is not null and (search_at is null or search_at <= p_now));
   if cardinality(v_dead) = 0 then
     return 0;
   end if;
@@ -137,6 +138,9 @@ begin
      where t.id = any (array(select d.id from task d where d.worker = any (v_dead) limit p_limit))
      order by t.id for no key update skip locked) l);
   if cardinality(v_ids) = 0 then
+    update worker w set search_at = p_now + (p_now - w.died_at)
+      from (select id from worker where id = any (v_dead) order by id for no key update skip locked) l
+     where w.id = l.id;
     return 0;
   end if;
   update task t

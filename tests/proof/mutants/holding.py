@@ -59,8 +59,8 @@ LOCKS: Final = (
     ),
     lock_sql(
         "a turn locks no task",
-        "select * from task where id = any (v_tasks || v_awaiting) order by id for no key update skip locked",
-        "select * from task where id = any (v_tasks || v_awaiting) order by id",
+        "select * from task where id = any (p_tasks || v_awaiting) order by id for no key update skip locked",
+        "select * from task where id = any (p_tasks || v_awaiting) order by id",
         "two write one journal",
         "order: child x cancel by force",
     ),

@@ -142,6 +142,20 @@ ORDERS: Final = (
         "more than there is room for",
         "races::test_claim_and_claim",
     ),
+    claim_sql(
+        "a floor is for ever",
+        "look_at = v_began + greatest(interval '1 second', 20 * v_took)",
+        "look_at = v_began + interval '1 day'",
+        "who committed late is never claimed",
+        "floors::test_what_comes_in_front_of_a_floor_is_claimed_after_the_next_full_look",
+    ),
+    claim_sql(
+        "a floor is for every priority",
+        "where k.priority <= coalesce(last.priority, 32767)",
+        "where true",
+        "what a short look did not come to is taken for gone",
+        "floors::test_the_urgent_goes_first_wherever_a_floor_is",
+    ),
     tick_sql(
         "timers fire by their names",
         "order by g.fire_at, g.operation",

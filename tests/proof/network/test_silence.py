@@ -19,6 +19,7 @@ from tests.engine.running import client_options, until
 from tests.proof.network.proxy import Proxy
 from tests.proof.network.shop import insist, judge, open_shop, order
 from troth import Troth, Unreachable
+from troth.gateway import connections, transactions
 from troth.gateway import pool as pools
 from troth.worker import keeper
 
@@ -36,14 +37,15 @@ def proxy(dsn: str) -> Iterator[Proxy]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "SILENT_AFTER_S", 1.0)
     monkeypatch.setattr(pools, "CONNECT_S", 1.0)
-    monkeypatch.setattr(pools, "GIVE_BACK_S", 0.5)
+    for each in (connections, transactions):
+        monkeypatch.setattr(each, "GIVE_BACK_S", 0.5)
 
 
 def test_how_long_silence_lasts_at_most() -> None:
     """Progress within half a minute of relief; the listener within ten seconds."""
     assert keeper.PROBE_EVERY_S + keeper.PROBE_TIMEOUT_S <= 10
     assert 20.0 + 5.0 <= 30, "SILENT_AFTER_S and GIVE_BACK_S, as they are where no test has shortened them"
-    assert (pools.SILENT_AFTER_S, pools.GIVE_BACK_S) == (1.0, 0.5)
+    assert (pools.SILENT_AFTER_S, connections.GIVE_BACK_S) == (1.0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ PAIRS = {
             PURGE,
             _beneath,
             last=PURGE,
-            behind=("not exists (select from _members", ""),
+            behind=("_look_over(v_families, v_before, v_held)", ""),
         ),
         Pair("purge x start", grounds.ended, PURGE, _verb("start"), last=PURGE),
         Pair("purge x purge and start", grounds.ended, PURGE, _purge_and_start, last=PURGE, early=(0,)),

@@ -165,7 +165,11 @@ PATTERNS = (
         "deletes without saying the guard again",
         "purge x purge and start",
         (
-            ("purge", "v_kept := _kept(v_families, v_before);", "v_kept := '{}';"),
+            (
+                "purge",
+                "select l.kept into v_kept from _look_over(v_families, v_before, v_held) l;",
+                "v_kept := '{}';",
+            ),
             ("purge", " and state <> 'pending' and settled_at < v_before", ""),
         ),
     ),
