@@ -95,6 +95,10 @@ class Stage:
         for worker in list(self._running):
             await self.stop(worker)
 
+    async def lets_go(self, id: str) -> None:
+        """Wait until no worker has it under way: a suspension is to be read before its worker hears of it, and keeps the code."""
+        await until(lambda: not any(id in worker._runs for worker in self._running))
+
     async def state(self, id: str) -> str:
         """`suspended`, `halted`, ... while it goes on; then how it ended."""
         promise = await self.troth.get(id)

@@ -68,6 +68,7 @@ async def asks(ctx: Context, first: str, times: int = 3) -> list[str]:
 async def waiting_for(stage: Stage, id: str, n: int) -> None:
     await stage.exists(f"{id}~p{n}")
     await stage.reaches(id, "suspended")
+    await stage.lets_go(id)
 
 
 async def answered(stage: Stage, id: str, n: int, value: str | None = None) -> None:
