@@ -299,16 +299,21 @@ def _settled_before(promise: Promise, before: int) -> bool:
     return promise.settled_at is not None and promise.settled_at < before
 
 
+def _has_pending_above(state: State, promise: Promise) -> bool:
+    """Who made it, or who made that: a child with an ID of its own is a family of its own."""
+    above = state.promises.get(promise.parent or "")
+    return above is not None and (above.state == "pending" or _has_pending_above(state, above))
+
+
 def _is_kept(state: State, root: str, before: int) -> bool:
     """Something of it is pending, settled lately, owed a cancel or waited for, or has to do with something pending."""
     waited_for = {w.promise for w in state.waits.values()}
     for member in [p for p in state.promises.values() if member_of(p.id, root)]:
-        parent = state.promises.get(member.parent or "")
         if (
             not _settled_before(member, before)
             or member.id in waited_for
             or member.id in state.closings
-            or (parent is not None and parent.state == "pending")
+            or _has_pending_above(state, member)
             or state.has_open_child(member.id)
         ):
             return True
