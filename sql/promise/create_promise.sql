@@ -41,8 +41,8 @@ begin
   elsif v_promise.function is not null then
     raise exception using errcode = 'TR010',
       message = format('%s is already there: a workflow of function %s', p_id, v_promise.function),
-      detail = _document(v_promise, (select t from task t where t.id = p_id), v_now)::text,
+      detail = _document(v_promise, (select t from task t where t.id = p_id), _clock())::text,
       hint = 'Choose another ID for the promise.';
   end if;
-  return _document(v_promise, null, v_now) || '{"answer": "attached"}';
+  return _document(v_promise, null, _clock()) || '{"answer": "attached"}';
 end $$;
