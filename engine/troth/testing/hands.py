@@ -112,7 +112,6 @@ class Hand:
     async def stop(self) -> None:
         """End it as SIGTERM would, and raise what it raised."""
         life, worker = self._life, self._worker
-        self._life = self._worker = None
         if life is None or worker is None:
             return
         if not life.done():
@@ -120,7 +119,8 @@ class Hand:
             for pool in self._pools:
                 pool.leaving = True
             self.gate.open()
-        await asyncio.wait([life])
+        await asyncio.wait([life])  # it may still be killed meanwhile
+        self._life = self._worker = None
         if not life.cancelled():
             life.result()
 
