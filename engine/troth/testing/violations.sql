@@ -121,7 +121,7 @@ found (inv, id, detail) as (
   select 'I40', c.task, format('%s tells of %s as %s, which is %s', c.operation, p.id, c.state, p.state)
     from checkpoint c join promise p on p.id = coalesce(c.promise, c.task || '~' || c.operation)
    where c.kind in ('promise', 'wait', 'call', 'start') and c.state <> p.state and p.created_at <= c.at and not (
-     c.kind in ('call', 'start') and c.error ->> 'type' in ('troth.errors.IdConflict', 'troth.errors.LimitExceeded'))
+     c.kind in ('promise', 'call', 'start') and c.error ->> 'type' in ('troth.errors.IdConflict', 'troth.errors.LimitExceeded'))
   union all
   select 'I40', w.task, format('%s waits as a %s, and %s', w.operation, w.kind, case
            when p.function is null then 'nobody runs ' || w.promise else w.promise || ' is somebody''s promise' end)

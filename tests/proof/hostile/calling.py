@@ -168,7 +168,7 @@ class Caller:
             "before": ["s", "p", None],
             "issued": ["0", str(seq)],
             "function": ["f", "g"],
-            "args": ["{}", "[]", '{"a": 1}', None],
+            "args": ["{}", "[]", '{"a": 1}', "[{}, {}, {}, {}, {}]", None],
             "queue": ["default", "other", None],
             "lanes": ["{f,f@1,g,g@1,h}"],
             "pins": ["{f@1,f@1,g@1,g@1,h@2}"],
@@ -201,6 +201,7 @@ class Caller:
             "bytea": ["\\x00", None],
             "text[]": ["{}", "{f}"],
             "integer[]": ["{}", "{1}"],
+            "bytea[]": [None, "{}", '{"\\\\x00"}'],
         }
         return random.choice(plain[type_])
 

@@ -93,6 +93,7 @@ HUGE = {
         "array[repeat('x', 10000000)]",
     ),
     "integer[]": ("array_fill(1, array[1000000])",),
+    "bytea[]": ("array_fill('\\xab'::bytea, array[1000000])", "array[decode(repeat('ab', 5000000), 'hex')]"),
 }
 """SQL that makes what would be too long to send, by type."""
 
