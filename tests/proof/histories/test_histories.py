@@ -78,13 +78,6 @@ OVERWRITTEN = """else
 WRONG = {
     "a stale read": [("get", "select _document(p, t, _clock())", STALE)],
     "a lost settlement": [("_settle", "where p.id = s.id and", "where random() < 0.7 and p.id = s.id and")],
-    "a lost decision": [
-        (
-            "_settle_latent",
-            "set state = p_state,",
-            "set state = case when random() < 0.7 then p_state else 'canceled' end,",
-        )
-    ],
     "two winners": [
         ("_decide", "elsif v_promise.state = 'pending' then", "elsif v_promise.state <> 'canceled' then"),
         ("_settle_latent", "and p.state = 'pending'", "and p.state <> 'canceled'"),

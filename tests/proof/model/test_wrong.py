@@ -36,7 +36,7 @@ ENGINES = [
     ("claim", "order by t.priority, t.ready_at, t.id limit share.heads", "order by t.id desc limit share.heads"),
     ("heartbeat", "attempts = greatest(t.attempts - 1, 0)", "attempts = t.attempts"),
     ("resume", "attempts = 0", "attempts = attempts"),
-    ("_look_over", "p.settled_at >= p_before", "false"),
+    ("purge", "delete from checkpoint where task = any (v_ids)", "delete from checkpoint where task = any (null)"),
     ("commit_step", "attempts = 0", "attempts = attempts"),
     ("_fork_point", "c.seq - 1", "c.seq"),
 ]  # fmt: skip

@@ -36,13 +36,6 @@ LOCKS: Final = (
         "who comes second finds nothing to settle",
         "scenarios_promises::test_s34_of_fifty_deciders_one_wins_and_all_see_him",
     ),
-    latent_sql(
-        "a decision locks no task",
-        "perform 1 from task where id = any (v_tasks) order by id for no key update;",
-        "",
-        "it takes a wait that another is about to drop, and both stand",
-        "order: settle x suspend",
-    ),
     settle_sql(
         "a settle locks no promise",
         "(select id from promise where id = any (p_ids) order by id for no key update) l",
@@ -214,8 +207,8 @@ GUARDS: Final = (
     ),
     decide_sql(
         "a late settle is accepted",
-        "if v_promise.expires_at <= p_now then",
-        "if v_promise.expires_at is null and p_now is null then",
+        "if (p_promise).expires_at <= p_now then",
+        "if (p_promise).expires_at is null and p_now is null then",
         "settled after the timeout",
         "settle::test_from_its_timeout_on_nobody_settles_a_promise",
     ),

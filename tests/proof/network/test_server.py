@@ -85,7 +85,7 @@ async def test_a_wait_for_a_result_sits_out_what_passes(
 
     async def refuses(self: Pool, call: Any, **options: Any) -> Any:
         task = asyncio.current_task()
-        if call.function == "get" and task and task.get_name() == "troth lookout" and len(refused) < 3:
+        if call.function == "settled" and task and task.get_name() == "troth lookout" and len(refused) < 3:
             refused.append(code)
             raise DatabaseError("refused", code=code)
         return await run(self, call, **options)

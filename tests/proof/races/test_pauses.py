@@ -49,7 +49,7 @@ def test_a_session_stops_where_it_is_told_to(stage: Stage) -> None:
     resolve = VERBS["resolve"].do
     path = stage.path(resolve, grounds.held)
     assert path[0] == "resolve:0"
-    assert any(each.startswith("_lock_settling:") for each in path)
+    assert any(each.startswith("_lock_deciding:") for each in path)
     ground = stage.ground(grounds.held)
     a, b = stage.sessions
     stops = [path[0], next(each for each in path if stage.points[each].writes)]
