@@ -209,6 +209,32 @@ async def test_a_worker_taken_for_dead_goes_on_as_another(stage: Stage, db: psyc
     assert entry.epoch == 2
 
 
+async def test_what_was_claimed_under_a_dead_name_is_not_begun(
+    stage: Stage, db: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim is under way when its worker is marked: its answer comes to somebody new, who does not hold what it brings."""
+    run, marked = Pool.run, False
+
+    async def late(pool: Pool, call: Any, **options: Any) -> Any:
+        nonlocal marked
+        answer = await run(pool, call, **options)
+        if call.function == "claim" and answer and not marked:
+            marked, first = True, worker.id
+            db.execute("update worker set died_at = _clock(), sleeping = false")
+            await until(lambda: worker.id != first)
+        return answer
+
+    monkeypatch.setattr(Pool, "run", late)
+    open_gate("w")
+    worker = stage.work(waits_at, lease=timedelta(seconds=2))
+    handle = await stage.troth.start("w", waits_at, "w")
+    assert await handle.result(60) == "w"
+    assert marked
+    assert SEEN == ["w"]
+    (entry,) = await stage.troth.journal("w")
+    assert entry.epoch == 2
+
+
 async def test_a_lost_task_is_let_go_of(stage: Stage, db: psycopg.Connection[Any]) -> None:
     worker = stage.work(waits_at, lease=timedelta(seconds=2))
     handle = await stage.troth.start("w", waits_at, "w")

@@ -377,9 +377,10 @@ class Worker:
     async def _claim(self, limit: int, asleep: bool) -> int:
         """Take up to so many tasks and begin them; how many there were."""
         alone = not self._runs or self._alone_ready_at is not None
+        claimant = self.id
         claimed = await self._pool.run(
             calls.claim(
-                self.id,
+                claimant,
                 self.queues,
                 self._lanes,
                 limit,
@@ -410,12 +411,17 @@ class Worker:
                     kept[each.task] = run
                 if each.last_seq:
                     await self._complete(each, run)
-            await self._in_callback(self._runs.begin, [(each, kept.pop(each.task, None)) for each in claimed])
+            await self._in_callback(self._begin, claimant, claimed, kept)
         finally:
             self._runs.coming = {}
             for run in kept.values():
                 run.evict()
         return len(claimed)
+
+    def _begin(self, claimant: str, claimed: list[Claimed], kept: dict[str, Run]) -> None:
+        if claimant != self.id:
+            return  # taken for dead meanwhile: what was claimed in that name goes to others
+        self._runs.begin([(each, kept.pop(each.task, None)) for each in claimed])
 
     async def _complete(self, claimed: Claimed, kept: Run | None) -> None:
         """Fetch what is missing of a journal: it was too long for the claim, or its first part was thought to be here."""
