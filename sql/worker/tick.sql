@@ -119,6 +119,7 @@ create function _bury_workers(p_limit integer, p_now timestamptz) returns intege
 as $$
 declare
   v_dead text[];
+  v_left text[];
   v_ids text[];
 begin
   update worker w set died_at = p_now, sleeping = false, search_at = null
@@ -133,16 +134,15 @@ begin
   if cardinality(v_dead) = 0 then
     return 0;
   end if;
-  v_ids := array(select l.id from (
-    select t.id from task t
-     where t.id = any (array(select d.id from task d where d.worker = any (v_dead) limit p_limit))
-     order by t.id for no key update skip locked) l);
-  if cardinality(v_ids) = 0 then
+  v_left := array(select id from task where worker = any (v_dead) limit p_limit);
+  if cardinality(v_left) = 0 then
     update worker w set search_at = p_now + (p_now - w.died_at)
       from (select id from worker where id = any (v_dead) order by id for no key update skip locked) l
      where w.id = l.id;
     return 0;
   end if;
+  v_ids := array(select l.id from (
+    select t.id from task t where t.id = any (v_left) order by t.id for no key update skip locked) l);
   update task t
      set state = case when t.attempts >= _attempts_max() then 'halted' else 'ready' end,
          ready_at = case when t.attempts < _attempts_max() then p_now end,
