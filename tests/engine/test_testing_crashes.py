@@ -198,3 +198,15 @@ def test_every_counted_call_is_a_point_of_each_kind() -> None:
         Point("advance", n, "lost") for n in (1, 2, 3)
     ]
     assert str(Point("advance", 2, "lost")) == "advance #2: it was carried out, and its answer was lost"
+
+
+async def test_a_worker_that_is_stopped_may_still_be_killed(troth_env: Environment) -> None:
+    """The call that was to be its last waits for the kill, and would wait for ever."""
+    hand = troth_env.worker([approve])
+    hand.start()
+    stopping = asyncio.create_task(hand.stop())
+    await asyncio.sleep(0)
+    hand.kill()
+    await asyncio.wait_for(stopping, 60)
+    assert len(hand.died) == 1
+    assert not hand.running

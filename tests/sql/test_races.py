@@ -462,3 +462,22 @@ def test_who_waits_is_looked_for_under_the_lock(
             assert holder.advance(turn("w", 1, 0), outcomes=[step("w", "s")])["w"]["answer"] == "ok"
         assert settling.result()["answer"] == "settled"
     assert sql.events("w") == [(1, "s", "resolved"), (2, "its", state)]
+
+
+def test_a_decision_touches_no_wait_before_it_holds_the_task(
+    sql: Sql, worker: Worker, another: Callable[..., Sql]
+) -> None:
+    """Who holds a task may drop its waits: if the decider had them by then, each would stand before what the other has."""
+    sql.start("w", "f")
+    worker.claim()
+    approval = worker.wait_for("w")
+    holder, decider = another(), another()
+    with ThreadPoolExecutor(1) as pool:
+        with holder.connection.transaction():
+            holder.query("select from task where id = 'w' for no key update")
+            deciding = pool.submit(decider.resolve, approval)
+            until_blocked(sql)
+            assert holder.query("select operation from wait where task = 'w' for update nowait") == [
+                {"operation": "approval"}
+            ]
+        assert deciding.result()["answer"] == "settled"

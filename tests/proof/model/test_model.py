@@ -16,12 +16,16 @@ import pytest
 
 from tests.proof.model.coverage import missing, table
 from tests.proof.model.many import runs
-from tests.proof.model.running import Reached
+from tests.proof.model.rows import Limits
+from tests.proof.model.running import Reached, read, replay
+from tests.proof.model.subject import Subject
 
 SHARES = 8
 RUNS = 100
 """In each share, so that no test is long."""
 STEPS = 60
+FOUND = sorted((Path(__file__).parent / "found").glob("*.jsonl"))
+"""Programs that once differed, the fewest steps of each: a step a line, as a failure shows it."""
 
 # the namespace has limits of its own; the invariants are looked at behind each run
 pytestmark = pytest.mark.broken_on_purpose("journals are longer than the small limit allows")
@@ -34,6 +38,15 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "model"
     place.mkdir(exist_ok=True)
     return place
+
+
+@pytest.mark.parametrize("program", FOUND, ids=lambda each: each.stem)
+def test_what_long_runs_found_stays_mended(dsn: str, program: Path) -> None:
+    subject = Subject(dsn, Limits())
+    try:
+        assert replay(subject, Limits(), read(program.read_text().splitlines())) is None
+    finally:
+        subject.close()
 
 
 @pytest.mark.parametrize("share", range(SHARES))

@@ -36,6 +36,13 @@ LOCKS: Final = (
         "who comes second finds nothing to settle",
         "scenarios_promises::test_s34_of_fifty_deciders_one_wins_and_all_see_him",
     ),
+    latent_sql(
+        "a decision locks no task",
+        "perform 1 from task where id = any (v_tasks) order by id for no key update;",
+        "",
+        "it takes a wait that the task's holder is about to drop, and both stand",
+        "races::test_a_decision_touches_no_wait_before_it_holds_the_task",
+    ),
     settle_sql(
         "a settle locks no promise",
         "(select id from promise where id = any (p_ids) order by id for no key update) l",
