@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.conductor import HOME, OWN, PEERS, PEERS_PYTHON, Bench, bench
+from bench.conductor import HOME, OWN, PEERS, PEERS_PYTHON, SETTINGS, Bench, bench
 from bench.crowd import CROWDS, crowded
 from bench.delay import delayed
 from bench.idle import idle
@@ -54,6 +54,9 @@ def main() -> None:
     parser.add_argument("--works", default=",".join((*WORKS, *FURTHER, *OWN_WORKS)))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--postgres", default=None, help="installed, embedded, or a major version")
+    parser.add_argument(
+        "--set", action="append", default=[], help="a setting of the server, such as autovacuum_naptime=5"
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, default=None, help="keep every figure of every run here")
     parser.add_argument("--docs", type=Path, default=None, help="write the page here, also a quick one")
@@ -62,7 +65,8 @@ def main() -> None:
     if set(systems) & set(PEERS) and not PEERS_PYTHON.exists():
         parser.error("the peers are not installed: make bench-peers")
     works, runs = asked.works.split(","), 1 if asked.quick else asked.runs
-    with bench(asked.postgres) as on:
+    settings = {**SETTINGS, **dict(each.partition("=")[::2] for each in asked.set)}
+    with bench(asked.postgres, settings) as on:
         kept = Kept.of(on, quick=asked.quick)
         for _ in _all(on, systems, works, runs, quick=asked.quick):
             kept = Kept.of(on, quick=asked.quick)

@@ -50,6 +50,7 @@ class Bench:
     """A running server, and what is measured on it."""
 
     server: Postgres
+    settings: Mapping[str, str | int] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
@@ -184,6 +185,6 @@ def bench(prefer: str | None, settings: Mapping[str, str | int] = SETTINGS) -> G
         Postgres.start(Path(folder) / "pg", prefer=prefer, settings=settings) as server,
     ):
         try:
-            yield Bench(server)
+            yield Bench(server, settings)
         finally:
             server.reset(Path(folder) / "pg")

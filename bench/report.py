@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 import psutil
 
-from bench.conductor import SETTINGS, Bench, Result
+from bench.conductor import Bench, Result
 from bench.plot import plot
 from bench.targets import TARGETS, Key, Target
 
@@ -106,7 +106,7 @@ class Kept:
         facts = {
             "day": str(dt.datetime.now(dt.UTC).date()),
             "postgres": on.server.version,
-            "settings": "changed: " + ", ".join(f"`{name} = {value}`" for name, value in SETTINGS.items()),
+            "settings": "changed: " + ", ".join(f"`{name} = {value}`" for name, value in on.settings.items()),
             "machine": f"{_processor()}, {os.cpu_count()} CPUs, "
             f"{psutil.virtual_memory().total / 2**30:.0f} GiB, Linux {platform.release()}",
             "python": platform.python_version(),
