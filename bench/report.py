@@ -144,6 +144,7 @@ class Kept:
 
 def write(docs: Path, kept: Kept) -> None:
     """Both files."""
+    docs.mkdir(parents=True, exist_ok=True)
     lines = [
         INTRODUCTION.format(**kept.facts),
         *_targets(kept),
