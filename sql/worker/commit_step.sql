@@ -25,12 +25,15 @@ as $$
 declare
   v_task task;
   v_now timestamptz;
+  v_waits text;
 begin
   if coalesce(p_operation, '~') like '~%' or p_operation = '' or p_issued is null then
     raise exception using errcode = 'TR002', message = 'an outcome lacks operation or issued',
       hint = 'Give the path of the step and the seq after which the code issued it.';
   end if;
-  perform _check_payload(p_value, 'outcome'), _check_payload(p_headers, 'headers');
+  if not (_fits(p_value) and _fits(p_headers)) then
+    perform _check_payload(p_value, 'outcome'), _check_payload(p_headers, 'headers');
+  end if;
 
   select * into v_task from task where id = p_task for no key update skip locked;
   if not found then
@@ -46,23 +49,28 @@ begin
   if found then
     return;
   end if;
-  perform _check_committed(v_task, p_operation, p_issued);
+  select kind into v_waits from wait where task = p_task and operation = p_operation;
+  if p_issued not between 0 and v_task.last_seq or v_task.last_seq >= _journal_entries_max() or v_waits <> 'retry' then
+    perform _refuse_committed(v_task, p_operation, p_issued);
+  end if;
 
   insert into checkpoint (task, seq, operation, kind, issued, cohort, digest, state, value, headers, at, epoch)
   values (p_task, v_task.last_seq + 1, p_operation, 'step', p_issued, p_cohort, p_digest, 'resolved', nullif(p_value, 'null'),
           nullif(p_headers, 'null'), greatest(v_now, v_task.last_at), v_task.epoch);
   update task t set last_seq = t.last_seq + 1, last_at = greatest(v_now, t.last_at), attempts = 0 where t.id = p_task;
-  delete from wait where task = p_task and operation = p_operation;
+  if v_waits is not null then
+    delete from wait where task = p_task and operation = p_operation;
+  end if;
   if current_setting('idle_in_transaction_session_timeout') = '0' then
     perform set_config('idle_in_transaction_session_timeout', '10s', true);
   end if;
   return query select 'ok', v_task.last_seq + 1, _micros(greatest(v_now, v_task.last_at));
 end $$;
 
--- What the locked task says of an outcome: it was issued after an event that is there, there is room for it, and what waits under
--- its name is at most its own retry.
-create function _check_committed(p_task task, p_operation text, p_issued integer) returns void
-  language plpgsql stable
+-- Why an outcome is refused: it was issued after an event that is not there, there is no room for it, or what waits under its name
+-- is more than its own retry.
+create function _refuse_committed(p_task task, p_operation text, p_issued integer) returns void
+  language plpgsql immutable
 as $$
 begin
   if p_issued not between 0 and p_task.last_seq then
@@ -73,9 +81,8 @@ begin
     raise exception using errcode = 'TR030',
       message = format('%s has %s events already, the most that a workflow may have', p_task.id, p_task.last_seq),
       hint = 'Let several workflows share the work.';
-  elsif exists (select from wait w where w.task = p_task.id and w.operation = p_operation and w.kind <> 'retry') then
-    raise exception using errcode = 'TR012',
-      message = format('%s of %s is no step: the workflow waits under that name', p_operation, p_task.id),
-      hint = 'Give the step another name than what the workflow waits for.';
   end if;
+  raise exception using errcode = 'TR012',
+    message = format('%s of %s is no step: the workflow waits under that name', p_operation, p_task.id),
+    hint = 'Give the step another name than what the workflow waits for.';
 end $$;

@@ -9,9 +9,11 @@ from datetime import timedelta
 
 import troth
 from tests.engine.running import Stage, until
-from troth import Context, Retry, step, workflow
+from troth import Context, Retry, Worker, step, workflow
+from troth.worker.runs import Runs
 
 WORKFLOWS = 20
+ATTEMPTS = 5
 
 
 async def doubles(x: int) -> int:
@@ -48,22 +50,30 @@ async def test_what_has_ended_leaves_no_circle(stage: Stage) -> None:
     """A circle through a step's task once made the collector's work two fifths of a worker's."""
     worker = stage.work(has_steps, waits)
     await (await stage.troth.start("warm", has_steps, 1)).result(60)
-    gc.collect()
-    gc.disable()
-    try:
-        handles = [await stage.troth.start(f"w-{n}", has_steps, n) for n in range(WORKFLOWS)]
-        waiting = [await stage.troth.start(f"p-{n}", waits) for n in range(WORKFLOWS)]
-        for n, handle in enumerate(handles):
-            assert await handle.result(60) == 24 * n + 3
-        for n, each in enumerate(waiting):
-            await stage.reaches(each.id, "suspended")
-            await stage.troth.resolve(f"{each.id}~p", n)
-            assert await each.result(60) == n
-        await until(lambda: not worker._runs._runs)
-        left = _circles()
-    finally:
-        gc.enable()
+    for attempt in range(ATTEMPTS):
+        gc.collect()
+        gc.disable()
+        try:
+            await _works(stage, worker, f"{attempt}")
+            left = _circles()
+        finally:
+            gc.enable()
+        # a worker of an earlier test, freed meanwhile by a thread that nobody waited for, is not what this one left
+        if _name(Runs) not in left:
+            break
     assert left == Counter()
+
+
+async def _works(stage: Stage, worker: Worker, name: str) -> None:
+    handles = [await stage.troth.start(f"w-{name}-{n}", has_steps, n) for n in range(WORKFLOWS)]
+    waiting = [await stage.troth.start(f"p-{name}-{n}", waits) for n in range(WORKFLOWS)]
+    for n, handle in enumerate(handles):
+        assert await handle.result(60) == 24 * n + 3
+    for n, each in enumerate(waiting):
+        await stage.reaches(each.id, "suspended")
+        await stage.troth.resolve(f"{each.id}~p", n)
+        assert await each.result(60) == n
+    await until(lambda: not worker._runs._runs)
 
 
 def _circles() -> Counter[str]:
@@ -76,7 +86,11 @@ def _circles() -> Counter[str]:
         gc.set_debug(0)
         gc.garbage.clear()
     return Counter(
-        f"{each.__module__}.{each.__qualname__}"
+        _name(each)
         for each in found
         if each.__module__.startswith("troth.worker") or each.__name__ == "StepInfo"
     )
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

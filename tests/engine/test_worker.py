@@ -18,6 +18,7 @@ from troth import Context, IsolationLevel, SchemaMismatch, Troth, Workflow, call
 from troth.errors import DatabaseError, TrothError
 from troth.gateway.pool import Pool
 from troth.testing.clock import Clock
+from troth.worker import worker as worker_module
 
 Spawn = Callable[..., WorkerProcess]
 
@@ -137,6 +138,31 @@ async def test_no_more_than_concurrency_is_held_at_once(stage: Stage) -> None:
         await until(lambda n=n: len(SEEN) > n)  # type: ignore[misc]
         open_gate(SEEN[n])
         await stage.troth.handle(SEEN[n]).result(60)
+
+
+@pytest.mark.parametrize(("concurrency", "waits"), [(40, True), (10, False)])
+async def test_a_busy_worker_claims_not_for_each_of_its_last_places(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, concurrency: int, waits: bool
+) -> None:
+    happens = worker_module._happens
+    pauses: list[float] = []
+
+    async def noted(event: asyncio.Event, seconds: float) -> bool:
+        pauses.append(seconds)
+        return await happens(event, seconds)
+
+    monkeypatch.setattr(worker_module, "FULL_S", 0.0123)
+    monkeypatch.setattr(worker_module, "_happens", noted)
+    for n in range(concurrency + 10):
+        await stage.troth.start(f"w{n}", waits_at, f"w{n}")
+    stage.work(waits_at, concurrency=concurrency)
+    for n in range(10):
+        await until(lambda n=n: len(SEEN) >= concurrency + n)  # type: ignore[misc]
+        open_gate(SEEN[n])
+    await until(lambda: len(SEEN) == concurrency + 10)
+    assert (0.0123 in pauses) is waits
+    for n in range(concurrency + 10):
+        open_gate(f"w{n}")
 
 
 async def test_priority_goes_before_age(stage: Stage) -> None:

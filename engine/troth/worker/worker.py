@@ -71,6 +71,10 @@ BUSY_CLAIMS: Final = 3
 FEW: Final = 20
 """A claim that brought fewer, and had room for more, took all there was: behind one that heard hints all the while the next waits
 for a hint, behind one that wanted none for as long as that took, so that more gather."""
+FULL_PARTS: Final = 20
+FULL_S: Final = 0.02
+"""A busy worker with less than one in so many of its places free waits a moment before it claims, so that more gather: a claim of
+five costs Postgres about as much as one of fifty."""
 ALONE_WAIT_S: Final = 5.0
 """How long others wait for a task whose last holder died, and it for them."""
 TICK_SOONEST_S: Final = 0.02
@@ -307,6 +311,9 @@ class Worker:
         asleep = False
         while not self._stopping.is_set():
             room = self._room()
+            if 1 <= room < self.concurrency // FULL_PARTS and not self._idle:
+                await _happens(self._stopping, FULL_S)
+                room = self._room()
             if room < 1:
                 self._runs.changed.clear()
                 await _happens(self._runs.changed, self.poll_s)
