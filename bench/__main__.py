@@ -57,6 +57,11 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], help="a setting of the server, such as autovacuum_naptime=5"
     )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="do these works anew, and keep the last run's figures of the others",
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, default=None, help="keep every figure of every run here")
     parser.add_argument("--docs", type=Path, default=None, help="write the page here, also a quick one")
@@ -66,10 +71,13 @@ def main() -> None:
         parser.error("the peers are not installed: make bench-peers")
     works, runs = asked.works.split(","), 1 if asked.quick else asked.runs
     settings = {**SETTINGS, **dict(each.partition("=")[::2] for each in asked.set)}
+    before = Kept.load(KEPT) if asked.again else None
     with bench(asked.postgres, settings) as on:
         kept = Kept.of(on, quick=asked.quick)
         for _ in _all(on, systems, works, runs, quick=asked.quick):
             kept = Kept.of(on, quick=asked.quick)
+            if before is not None:
+                kept = before.with_new(kept)
             for path in filter(None, (asked.json, None if asked.quick else KEPT)):
                 kept.save(path)  # each time, so that a run that is cut off has not been for nothing
     if asked.docs or not asked.quick:

@@ -41,13 +41,13 @@ PARTS: Final = (
     ("One more millisecond between clients and Postgres", r".*1 ms away"),
     ("In a crowd", r"crowd|held"),
     ("An idle worker", r"idle"),
-    ("Troth alone", r"children|transactions|http|memory|growth|replay"),
+    ("Troth alone", r"children|transactions|http|memory|growth.*|replay"),
 )
 
 INTRODUCTION: Final = """# Benchmarks
 
 Written by `make bench` on {day}. Client, worker and Postgres share one machine: {machine}. Postgres {postgres} as it comes
-({settings}), so its durability is what every system had: `synchronous_commit` and `fsync` are on. Python {python}.
+({settings}), so its durability is what every system had: `synchronous_commit` and `fsync` are on. Python {python}.{again}
 
 Each work of each system ran in a fresh database, the systems in turn, {runs}. A figure is the median; in brackets stand the
 lowest and the highest, where it was measured more than once. **Read differences below a third as undecided**: quiet runs differ
@@ -108,8 +108,9 @@ class Kept:
             "postgres": on.server.version,
             "settings": "changed: " + ", ".join(f"`{name} = {value}`" for name, value in on.settings.items()),
             "machine": f"{_processor()}, {os.cpu_count()} CPUs, "
-            f"{psutil.virtual_memory().total / 2**30:.0f} GiB, Linux {platform.release()}",
+            f"{psutil.virtual_memory().total / 2**30:.0f} GiB, Linux {_kernel()}",
             "python": platform.python_version(),
+            "again": "",
             "runs": "at sizes too small to mean anything" if quick else f"{runs} times",
         }
         return cls(facts, on.about, on.results)
@@ -118,6 +119,15 @@ class Kept:
     def load(cls, path: Path) -> Self:
         document = json.loads(path.read_text())
         return cls(document["facts"], document["about"], [Result(**each) for each in document["results"]])
+
+    def with_new(self, new: Self) -> Self:
+        """These figures, but those of works that were done anew."""
+        works = {result.work for result in new.results}
+        facts = self.facts | {
+            "again": f" Done anew on {new.facts['day']}: {', '.join(sorted(works))}.",
+        }
+        left = [result for result in self.results if result.work not in works]
+        return type(self)(facts, self.about | new.about, [*left, *new.results])
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -250,6 +260,10 @@ def _number(value: float) -> str:
 
 def _count(results: Iterable[Result], work: str) -> int:
     return sum(1 for result in results if result.system == "troth" and result.work == work)
+
+
+def _kernel() -> str:
+    return platform.release().partition("-")[0]
 
 
 def _processor() -> str:
