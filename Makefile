@@ -61,12 +61,15 @@ proof: $(READY) system ## that nothing is lost, doubled or wedged; and what need
 	@$(PYTHON) tools/system.py proof
 	@echo "== the proofs"
 	TROTH_TEST_POSTGRES=15 $(PYTEST) tests/proof
-	@echo "== chaos, and failover beside it"
-	TROTH_TEST_POSTGRES=15 $(MAKE) --jobs=2 --output-sync=target chaos failover LAGGING=2
+	@echo "== chaos; failover, and what needs no machine of its own, beside it"
+	TROTH_TEST_POSTGRES=15 $(MAKE) --jobs=3 --output-sync=target chaos failover aside LAGGING=2
 	@echo "== what does not depend on the machine"
 	$(MAKE) bench-smoke
 	@echo "== on the embedded Postgres, with notifications off, by workers that keep no suspended code"
 	TROTH_TEST_POSTGRES=embedded TROTH_TEST_NOTIFY=off TROTH_TEST_KEEP=0 TROTH_TEST_CHANGES=none $(PYTEST) $(ON_EVERY_POSTGRES)
+
+.PHONY: aside
+aside: $(READY) system
 	@echo "== workers that keep the code of one suspended workflow"
 	TROTH_TEST_KEEP=1 $(PYTEST) $(WITH_WAITING)
 	@echo "== through a pooler"
