@@ -63,7 +63,7 @@ def looked_for(db: psycopg.Connection[Any]) -> bool:
     """Whether the API has asked for a promise."""
     asked = (
         "select from pg_stat_activity "
-        "where datname = current_database() and application_name = 'troth' and query ~ '\\mget\\M'"
+        "where datname = current_database() and application_name = 'troth' and query ~ '\\m(get|settled)\\M'"
     )
     return db.execute(asked).fetchone() is not None
 
