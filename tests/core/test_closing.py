@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -78,6 +79,27 @@ def test_eviction_gives_nothing_up() -> None:
     run = Run(main)
     run.machine.evict()
     assert given_up(run) == []
+
+
+def test_eviction_ends_generators_that_somebody_still_holds() -> None:
+    held: list[object] = []
+    ended: list[str] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            ended.append("numbers")
+
+    async def main() -> None:
+        held.append(generator := numbers())
+        assert await anext(generator) == 1
+        await step("a")
+
+    run = Run(main)
+    assert ended == []
+    run.machine.evict()
+    assert ended == ["numbers"]
 
 
 def test_a_canceled_group_gives_up_its_children_in_the_order_of_its_branches() -> None:
