@@ -83,23 +83,24 @@ def test_eviction_gives_nothing_up() -> None:
 
 def test_eviction_ends_generators_that_somebody_still_holds() -> None:
     held: list[object] = []
-    ended: list[str] = []
+    ended: list[int] = []
 
-    async def numbers() -> AsyncIterator[int]:
+    async def numbers(n: int) -> AsyncIterator[int]:
         try:
-            yield 1
+            yield n
         finally:
-            ended.append("numbers")
+            ended.append(n)
 
     async def main() -> None:
-        held.append(generator := numbers())
-        assert await anext(generator) == 1
+        for n in range(100):
+            held.append(generator := numbers(n))
+            assert await anext(generator) == n
         await step("a")
 
     run = Run(main)
     assert ended == []
     run.machine.evict()
-    assert ended == ["numbers"]
+    assert ended == [*reversed(range(100))]
 
 
 def test_a_canceled_group_gives_up_its_children_in_the_order_of_its_branches() -> None:
