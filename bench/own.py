@@ -122,7 +122,7 @@ PLACED: Final[dict[str, Callable[[Place, Amounts], Awaitable[dict[str, float]]]]
     "growth": _growth,
 }
 OWN_WORKS: Final = (*PLACED, "replay")
-NAPTIME_S: Final = 5
+NAPTIME_S: Final = 1
 TENDED: Final = f"growth, autovacuum_naptime = {NAPTIME_S}"
 
 
