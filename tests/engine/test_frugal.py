@@ -50,6 +50,7 @@ async def test_what_has_ended_leaves_no_circle(stage: Stage) -> None:
     """A circle through a step's task once made the collector's work two fifths of a worker's."""
     worker = stage.work(has_steps, waits)
     await (await stage.troth.start("warm", has_steps, 1)).result(60)
+    left: Counter[str] = Counter()
     for attempt in range(ATTEMPTS):
         gc.collect()
         gc.disable()
