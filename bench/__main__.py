@@ -1,6 +1,6 @@
 """`make bench`: Troth, its peers and the floor at the same works, in turn; writes docs/benchmarks.md.
 
-Nothing else should run on the machine meanwhile: it takes about 40 minutes. `--quick` tries everything out at small sizes
+Nothing else should run on the machine meanwhile: it takes about half an hour. `--quick` tries everything out at small sizes
 and writes nothing. A work that fails for one system is shown as failed, the rest goes on, and the exit code is 1.
 """
 
