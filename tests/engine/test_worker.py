@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.engine.running import Stage, WorkerProcess, client_options, until
-from troth import Context, IsolationLevel, SchemaMismatch, Troth, Workflow, calls, workflow
+from troth import Context, IsolationLevel, SchemaMismatch, Troth, Worker, Workflow, calls, workflow
 from troth.errors import DatabaseError, TrothError
 from troth.gateway.pool import Pool
 from troth.testing.clock import Clock
@@ -218,6 +218,30 @@ async def test_a_worker_that_stops_says_that_it_left(stage: Stage, db: psycopg.C
     assert not [
         thread for thread in threading.enumerate() if "keeper" in thread.name and worker.id in thread.name
     ]
+
+
+async def test_a_worker_that_is_canceled_twice_closes_its_connections(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_call = Pool.run
+    leaving = asyncio.Event()
+
+    async def held(self: Pool, call: Any, **options: Any) -> Any:
+        if call.function == "leave":
+            leaving.set()
+            await asyncio.Event().wait()
+        return await run_call(self, call, **options)
+
+    monkeypatch.setattr(Pool, "run", held)
+    worker = Worker(stage.troth, [counts])
+    life = asyncio.create_task(worker.run())
+    assert await (await stage.troth.start("w", counts, 1)).result(60) == 1
+    life.cancel()
+    await leaving.wait()
+    assert worker._pool._connections is not None
+    life.cancel()
+    await asyncio.wait([life])
+    assert worker._pool._connections is None
 
 
 async def test_a_worker_taken_for_dead_goes_on_as_another(stage: Stage, db: psycopg.Connection[Any]) -> None:

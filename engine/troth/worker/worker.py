@@ -226,17 +226,20 @@ class Worker:
             await _happens(self._runs.changed, left)
 
     async def _end(self, keeper: Keeper | None) -> None:
-        await self._in_callback(self._runs.abandon)
         try:
-            async with asyncio.timeout(LEAVE_S):
-                await self._pool.run(calls.leave(self.id))
-        except (TrothError, TimeoutError) as error:
-            _log.warning("left without a word; the lease will tell", worker=self.id, error=str(error))
-        if keeper is not None:
-            await keeper.join()
-        await self._steps.close()
-        await self._pool.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+            await self._in_callback(self._runs.abandon)
+            try:
+                async with asyncio.timeout(LEAVE_S):
+                    await self._pool.run(calls.leave(self.id))
+            except (TrothError, TimeoutError) as error:
+                _log.warning("left without a word; the lease will tell", worker=self.id, error=str(error))
+            if keeper is not None:
+                await keeper.join()
+        finally:
+            # also where it was canceled once more meanwhile: nobody else closes its connections
+            await self._steps.close()
+            await self._pool.close()
+            self._threads.shutdown(wait=False, cancel_futures=True)
         _log.info("worker stopped", worker=self.id)
 
     async def _in_callback(self, act: Callable[..., None], *args: object) -> None:
