@@ -464,6 +464,20 @@ def test_who_waits_is_looked_for_under_the_lock(
     assert sql.events("w") == [(1, "s", "resolved"), (2, "its", state)]
 
 
+def test_a_decision_beside_one_that_is_being_committed_waits_for_it(
+    sql: Sql, another: Callable[..., Sql]
+) -> None:
+    sql.create_promise("p")
+    first, second = another(), another()
+    with ThreadPoolExecutor(1) as pool:
+        with first.connection.transaction():
+            assert first.resolve("p", 1)["answer"] == "settled"
+            deciding = pool.submit(second.resolve, "p", 2)
+            until_blocked(sql)
+        answer = deciding.result()
+    assert (answer["answer"], answer["promise"]["value"]) == ("conflict", 1)
+
+
 def test_a_decision_touches_no_wait_before_it_holds_the_task(
     sql: Sql, worker: Worker, another: Callable[..., Sql]
 ) -> None:

@@ -34,7 +34,7 @@ LOCKS: Final = (
         "where id = p_id for no key update;",
         "where id = p_id;",
         "who comes second finds nothing to settle",
-        "scenarios_promises::test_s34_of_fifty_deciders_one_wins_and_all_see_him",
+        "races::test_a_decision_beside_one_that_is_being_committed_waits_for_it",
     ),
     latent_sql(
         "a decision locks no task",
