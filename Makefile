@@ -27,7 +27,7 @@ PYTEST := $(TIMED) $(BIN)/python -m pytest -q -n 3 --dist loadgroup --max-worker
 WITH_WORKERS := $(addprefix tests/engine/test_,branches.py cancellation.py children.py client.py context.py crashes.py deploys.py \
     failures.py patches.py scenarios.py steps.py transactional_steps.py transactions.py worker.py)
 WITH_WAITING := $(addprefix tests/engine/test_,branches.py cancellation.py children.py patches.py scenarios.py)
-ON_EVERY_POSTGRES := tests/sql $(addprefix tests/api/test_,payloads.py deciding.py ids.py) $(WITH_WORKERS) $(wildcard tests/engine/test_schema tests/engine/test_dev*.py \
+ON_EVERY_POSTGRES := tests/sql tests/api $(WITH_WORKERS) $(wildcard tests/engine/test_schema tests/engine/test_dev*.py \
     tests/engine/test_launcher*.py tests/engine/test_engine_simulation.py tests/engine/test_testing_crashes.py)
 SOURCES := $(wildcard engine api migrations examples bench tests tools)
 

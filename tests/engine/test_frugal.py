@@ -59,7 +59,7 @@ async def test_what_has_ended_leaves_no_circle(stage: Stage) -> None:
             left = _circles()
         finally:
             gc.enable()
-        # a worker of an earlier test, freed meanwhile by a thread that nobody waited for, is not what this one left
+        # ours is in use: a whole worker is one of an earlier test, let go of in this moment
         if _name(Runs) not in left:
             break
     assert left == Counter()

@@ -36,6 +36,11 @@ def open_gate(name: str) -> None:
     GATES.setdefault(name, asyncio.Event()).set()
 
 
+def at_gates(count: int) -> Callable[[], bool]:
+    """Whether so many steps have come to their gates."""
+    return lambda: len(SEEN) >= count
+
+
 async def pass_gate(name: str) -> str:
     SEEN.append(name)
     await GATES.setdefault(name, asyncio.Event()).wait()
@@ -135,7 +140,7 @@ async def test_no_more_than_concurrency_is_held_at_once(stage: Stage) -> None:
         assert len(SEEN) <= 3 + n
         claimed = [p for p in await stage.troth.search(limit=100) if p.task and p.task.state == "claimed"]
         assert len(claimed) <= 3
-        await until(lambda n=n: len(SEEN) > n)  # type: ignore[misc]
+        await until(at_gates(n + 1))
         open_gate(SEEN[n])
         await stage.troth.handle(SEEN[n]).result(60)
 
@@ -156,10 +161,10 @@ async def test_a_busy_worker_claims_not_for_each_of_its_last_places(
     for n in range(concurrency + 10):
         await stage.troth.start(f"w{n}", waits_at, f"w{n}")
     stage.work(waits_at, concurrency=concurrency)
+    await until(at_gates(concurrency))
     for n in range(10):
-        await until(lambda n=n: len(SEEN) >= concurrency + n)  # type: ignore[misc]
         open_gate(SEEN[n])
-    await until(lambda: len(SEEN) == concurrency + 10)
+        await until(at_gates(concurrency + n + 1))
     assert (0.0123 in pauses) is waits
     for n in range(concurrency + 10):
         open_gate(f"w{n}")
