@@ -124,7 +124,7 @@ class Kept:
         """These figures, but those of works that were done anew."""
         works = {result.work for result in new.results}
         facts = self.facts | {
-            "again": f" Done anew on {new.facts['day']}, with later code: {', '.join(sorted(works))}.",
+            "again": f" Done anew later, on {new.facts['day']}: {', '.join(sorted(works))}.",
         }
         left = [result for result in self.results if result.work not in works]
         return type(self)(facts, self.about | new.about, [*left, *new.results])
