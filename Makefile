@@ -28,7 +28,8 @@ WITH_WORKERS := $(addprefix tests/engine/test_,branches.py cancellation.py child
     failures.py patches.py scenarios.py steps.py transactional_steps.py transactions.py worker.py)
 WITH_WAITING := $(addprefix tests/engine/test_,branches.py cancellation.py children.py patches.py scenarios.py)
 ON_EVERY_POSTGRES := tests/sql tests/api $(WITH_WORKERS) $(wildcard tests/engine/test_schema tests/engine/test_dev*.py \
-    tests/engine/test_launcher*.py tests/engine/test_engine_simulation.py tests/engine/test_testing_crashes.py)
+    tests/engine/test_launcher*.py tests/engine/test_engine_simulation.py tests/engine/test_testing_crashes.py \
+    tests/engine/test_vacuum.py)
 SOURCES := $(wildcard engine api migrations examples bench tests tools)
 
 .PHONY: help demo dev test check simulate format clean system constraints

@@ -38,11 +38,11 @@ def test_a_healthy_installation(dsn: str) -> None:
     assert all(set(check) == {"name", "grade", "sentence", "advice"} for check in checks)
     assert [check["name"] for check in checks if check["grade"] == "ok"] == [
         "connection", "version", "schema", "listen", "clock", "roles", "tables", "workers", "ready work", "overdue",
-        "closings", "halted",
+        "closings", "halted", "vacuum",
     ]  # fmt: skip
     shown = troth("doctor", dsn=dsn)
     assert (shown.code, shown.err) == (0, "")
-    assert "12 ok, 0 warnings, 0 problems" in shown.out
+    assert "13 ok, 0 warnings, 0 problems" in shown.out
 
 
 def test_without_postgres_or_schema_there_is_nothing_else_to_look_at(dsn: str) -> None:
@@ -275,6 +275,20 @@ def test_whoever_may_write_tables_is_named(dsn: str, db: Connection) -> None:
     db.execute("revoke update on promise from public")
     assert check.grade == "problem"
     assert "PUBLIC may write tables (promise)" in check.sentence
+
+
+def test_dead_rows_that_pile_up(dsn: str, db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("troth.cli.checks.DEAD_ROWS_MAX", 20)
+    db.execute("vacuum task")
+    db.execute("select start('w' || n, 'f') from generate_series(1, 21) n")
+    assert found(dsn)["vacuum"].grade == "ok"
+    db.execute("select cancel('w' || n) from generate_series(1, 21) n")
+    db.execute("select pg_stat_force_next_flush()")
+    check = found(dsn)["vacuum"]
+    assert check.grade == "warning"
+    assert re.search(r"pile up: \d\d in task\.", check.sentence)
+    db.execute("vacuum task")
+    assert found(dsn)["vacuum"].grade == "ok"
 
 
 def test_roles_that_are_not_there(dsn: str, db: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Every SQL function of a namespace, named once, as a typed value; both gateways execute it."""
+"""Every SQL function of a namespace, named once, as a typed value; both gateways execute it. And what workers vacuum by."""
 
 from troth.calls.call import Call, Row, Style
 from troth.calls.clients import (
@@ -27,6 +27,7 @@ from troth.calls.clients import (
     tree,
 )
 from troth.calls.transactions import commit_step
+from troth.calls.vacuum import may_vacuum, vacuum
 from troth.calls.workers import (
     Attempt,
     Cancel,
@@ -70,6 +71,7 @@ __all__ = [
     "import_journal",
     "journal",
     "leave",
+    "may_vacuum",
     "protocol",
     "purge",
     "record",
@@ -86,4 +88,5 @@ __all__ = [
     "start_many",
     "tick",
     "tree",
+    "vacuum",
 ]

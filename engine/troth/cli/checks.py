@@ -35,6 +35,8 @@ OVERDUE_SECONDS_MAX: Final = 5.0
 CLOSING_SECONDS_MAX: Final = 30.0
 NEWS_SECONDS_MAX: Final = 15.0
 """The longest that a healthy worker takes to hear of news: the time between two heartbeats, and some."""
+DEAD_ROWS_MAX: Final = 200_000
+"""In a table of unfinished work; a busy worker that may vacuum leaves a tenth of them, and autovacuum comes after 5,000."""
 STATEMENT_SECONDS_MAX: Final = 15
 SHOWN_MAX: Final = 5
 """How many of many things a sentence names."""
@@ -432,6 +434,26 @@ def _deaf(patient: _Patient) -> Iterator[Check]:
         )
 
 
+def _vacuum(patient: _Patient) -> Iterator[Check]:
+    """Rows that come and go must be cleared away behind them."""
+    rows = patient.rows(
+        """select relname::text as name, n_dead_tup as dead from pg_catalog.pg_stat_user_tables
+            where schemaname = %(schema)s and relname in ('task', 'wait') and n_dead_tup > %(most)s order by 1""",
+        schema=patient.schema,
+        most=DEAD_ROWS_MAX,
+    )
+    if not rows:
+        yield Check("vacuum", "ok", "The tables of unfinished work are vacuumed.")
+        return
+    yield Check(
+        "vacuum",
+        "warning",
+        "Dead rows pile up: " + _some([f"{row['dead']} in {row['name']}" for row in rows]) + ".",
+        "Look for an old snapshot (a transaction, a replication slot). If there is none, set autovacuum_naptime = 1, or let "
+        "workers vacuum: docs/operations.md says which users may.",
+    )
+
+
 _LOOKS: Final[dict[str, Callable[[_Patient], Iterator[Check]]]] = {
     "roles": _roles,
     "workers": _workers,
@@ -440,6 +462,7 @@ _LOOKS: Final[dict[str, Callable[[_Patient], Iterator[Check]]]] = {
     "overdue": _overdue,
     "closings": _closings,
     "halted": _halted,
+    "vacuum": _vacuum,
 }
 
 

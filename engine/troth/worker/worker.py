@@ -47,6 +47,7 @@ from troth.worker.run import Run
 from troth.worker.runs import Runs
 from troth.worker.seams import Seams
 from troth.worker.steps import Steps
+from troth.worker.vacuum import Vacuum
 from troth.worker.watchdog import LEAVE_AFTER_S, NAMED_AFTER_S
 
 CLAIM_BATCH_MAX: Final = 200
@@ -144,7 +145,8 @@ class Worker:
         self._info = {"name": self.name, "pid": os.getpid(), "host": _short_host()}
         self._client = client
         self._seams = seams or Seams()
-        self._pool = self._seams.pool(client.dsn, client.schema, size=3, prepared=client.prepared)
+        self._pool = self._seams.pool(client.dsn, client.schema, size=4, prepared=client.prepared)
+        self._vacuum = Vacuum(self._pool)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="troth step")
         self._lanes = _lanes(self.registry)
         self._clock = Clock()
@@ -199,6 +201,7 @@ class Worker:
             keeper, self._keeper = self._keeper, None
             if keeper is not None:
                 keeper.stop()
+            self._vacuum.stop()
             for job in (*jobs, stopping):
                 job.cancel()
             await asyncio.wait([*jobs, stopping])
@@ -405,6 +408,7 @@ class Worker:
             self._alone_ready_at = None
         if not claimed:
             return 0
+        self._vacuum.claimed(len(claimed))
         self._clock.sample(claimed[0].now)
         if claimed[0].alone:
             self._alone = (claimed[0].task, time.monotonic())

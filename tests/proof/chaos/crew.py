@@ -17,6 +17,7 @@ import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import structlog
 
@@ -24,9 +25,12 @@ from tests.proof.chaos import program
 from tests.proof.chaos.ledger import Hand
 from troth import Troth, Worker
 from troth.errors import Unreachable
+from troth.worker import vacuum
 
 LEASE = timedelta(seconds=3)
 CONCURRENCY = 20
+CLAIMS_BETWEEN = 20
+"""So that workers vacuum all the while."""
 BEGIN_AGAIN_S = 0.2
 
 
@@ -98,7 +102,8 @@ def _become_worker(dsn: str, name: str, log: Path) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
-    asyncio.run(_work(dsn, name))
+    with patch.multiple(vacuum, CLAIMS_BETWEEN=CLAIMS_BETWEEN, DEAD_ROWS=0):
+        asyncio.run(_work(dsn, name))
 
 
 async def _work(dsn: str, name: str) -> None:
