@@ -44,6 +44,17 @@ def start_many(state: State, given: Given) -> Json:
     return answers
 
 
+def start_together(state: State, given: Given) -> Json:
+    """As `start_many`, but that what is created is shown to whoever wants to see it."""
+    answers = start_many(state, given)
+    return [
+        answer
+        if answer["answer"] != "created" or answer["id"] in given["shown"]
+        else {"id": answer["id"], "answer": "created"}
+        for answer in answers
+    ]
+
+
 def start_each(state: State, given: Given) -> Json:
     """One function under many IDs: as `start_many`, but that nothing is said of what is new."""
     refusing.refuse("TR002", not isinstance(given["args"], list) or len(given["args"]) != len(given["ids"]))
