@@ -1,7 +1,7 @@
 -- Starts what several callers asked for at the same time, each as `start` would, and answers as `start_many` does; of what was
--- created, for the IDs in `p_shown`, with the document that `start` answers. Callers are strangers to each other, so none waits long
--- for what holds another one's ID: a start in somebody's open transaction ends the call with 55P03 after 100 ms. Nothing of it is
--- done then; let each call `start`.
+-- created, for the IDs in `p_shown`, with the document, as it is when all have been answered (one that had no time at all is timed out if
+-- it was attached to). Callers are strangers to each other, so none waits long for what holds another one's ID: a start in somebody's
+-- open transaction ends the call with 55P03 after 100 ms. Nothing of it is done then; let each call `start`.
 -- grant: client, worker, admin
 create function start_together(p_items jsonb, p_shown text[] default '{}') returns setof jsonb
   language plpgsql volatile security definer set search_path from current

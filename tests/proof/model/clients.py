@@ -45,14 +45,17 @@ def start_many(state: State, given: Given) -> Json:
 
 
 def start_together(state: State, given: Given) -> Json:
-    """As `start_many`, but that what is created is shown to whoever wants to see it."""
-    answers = start_many(state, given)
-    return [
-        answer
-        if answer["answer"] != "created" or answer["id"] in given["shown"]
-        else {"id": answer["id"], "answer": "created"}
-        for answer in answers
-    ]
+    """As `start_many`, but that what is created is shown to whoever wants to see it, as it is in the end."""
+
+    def said(answer: Json) -> Json:
+        id = answer["id"]
+        if answer["answer"] != "created":
+            return answer
+        if id not in given["shown"]:
+            return {"id": id, "answer": "created"}
+        return document(state.promises[id], state.task(id), state.now) | {"answer": "created"}
+
+    return [said(answer) for answer in start_many(state, given)]
 
 
 def start_each(state: State, given: Given) -> Json:

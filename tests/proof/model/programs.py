@@ -375,7 +375,7 @@ HONEST: Final[dict[str, Callable[[Chance], Given]]] = {
     "purge": _purge,
 }
 WEIGHTS: Final[dict[str, float]] = {
-    "start": 6, "start_many": 3, "start_together": 3, "start_each": 3, "create_promise": 5, "resolve": 6, "reject": 4,
+    "start": 6, "start_many": 4, "start_together": 4, "start_each": 4, "create_promise": 5, "resolve": 6, "reject": 4,
     "cancel": 5, "settle_many": 4, "get": 2, "search": 2, "tree": 1, "journal": 1, "register": 2, "claim": 14, "advance": 36,
     "commit_step": 4, "heartbeat": 5, "leave": 1, "tick": 8, "halt": 4, "resume": 5, "cancel_force": 2, "fork": 5,
     "settle_step": 6, "purge": 1,
