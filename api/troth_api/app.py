@@ -19,6 +19,7 @@ from troth_api import health, limits, logs, operating, promises, viewer, workflo
 from troth_api.guard import Guard
 from troth_api.problems import HANDLERS
 from troth_api.settings import Settings
+from troth_api.starting import Starts
 from troth_api.waiting import Waiting
 
 
@@ -51,6 +52,7 @@ def create_from_environment() -> Litestar:
 def _create(troth: Troth | None, settings: Settings, *, served: bool) -> Litestar:
     client = troth or Troth(settings.dsn, schema=settings.schema)
     waiting = Waiting(client)
+    starts = Starts(client)
 
     async def provide_troth() -> Troth:
         return client
@@ -59,6 +61,10 @@ def _create(troth: Troth | None, settings: Settings, *, served: bool) -> Litesta
         # named as what this one needs: Litestar resolves two that need nothing at once, with a task for each and each request
         del troth
         return waiting
+
+    async def provide_starts(waiting: NamedDependency[Waiting]) -> Starts:
+        del waiting
+        return starts
 
     return Litestar(
         route_handlers=[
@@ -69,11 +75,18 @@ def _create(troth: Troth | None, settings: Settings, *, served: bool) -> Litesta
             viewer.front,
             viewer.files(),
         ],
-        dependencies={"troth": Provide(provide_troth), "waiting": Provide(provide_waiting)},
+        dependencies={
+            "troth": Provide(provide_troth),
+            "waiting": Provide(provide_waiting),
+            "starts": Provide(provide_starts),
+        },
         middleware=[Guard(settings.host, settings.hosts)],
         before_request=_refuse_what_is_not_meant,
         exception_handlers=HANDLERS,
-        lifespan=[*(() if troth else (_closing(client),)), *((waiting.until_told_to_end,) if served else ())],
+        lifespan=[
+            *(() if troth else (_closing(client),)),
+            *((waiting.until_told_to_end,) if served else ()),
+        ],
         openapi_config=viewer.openapi(),
         plugins=[viewer.Structs()],
         request_max_body_size=settings.body_bytes_max,

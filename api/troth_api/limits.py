@@ -16,6 +16,15 @@ body_depth_max: Final = limits.payload_depth_max + 1
 page_items_default: Final = 50
 page_items_max: Final = limits.search_limit_max
 
+gathered_starts_max: Final = 100
+"""How many starts share a call."""
+
+gathered_bytes_max: Final = limits.payload_bytes_max
+"""What they may say together; one by itself may say as much as ever."""
+
+gather_seconds_max: Final = 0.01
+"""How long starts gather behind a call that is under way; then they go beside it."""
+
 ready_seconds_max: Final = 5.0
 """How long `/readyz` waits for Postgres to answer."""
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from litestar import Litestar, Request
 
 from troth import PromiseInfo, Troth
+from troth.client.lookout import Told, give_up
 
 ORPHAN_LOOK_S: Final = 1.0
 """How often a server process looks whether the one that started it still lives."""
@@ -27,25 +28,28 @@ class Waiting:
 
     def __init__(self, troth: Troth) -> None:
         self._troth = troth
-        self._under_way: set[asyncio.Task[PromiseInfo | None]] = set()
+        self._under_way: set[Told] = set()
         self._ending = False
 
     async def settled(self, promise_id: str, seconds: float, request: Request[Any, Any, Any]) -> PromiseInfo:
         """The promise, pending when last seen, once it is settled; or as it is when time has run out or waiting is pointless."""
-        waiting = asyncio.create_task(self._troth.lookout.wait(promise_id, seconds))
+        told: Told = asyncio.get_running_loop().create_future()
         listening = asyncio.create_task(_gone(request))
-        listening.add_done_callback(lambda task: (task.cancelled() or task.exception(), waiting.cancel()))
-        self._under_way.add(waiting)
+
+        def gone(task: asyncio.Task[None]) -> None:
+            _ = task.cancelled() or task.exception()
+            give_up(told)
+
+        listening.add_done_callback(gone)
+        self._under_way.add(told)
         if self._ending:
-            waiting.cancel()
+            give_up(told)
         try:
-            await asyncio.wait((waiting,))
-            promise = None if waiting.cancelled() else waiting.result()
+            promise = await self._troth.lookout.wait(promise_id, seconds, told)
             return promise or await self._troth.get(promise_id)
         finally:
-            self._under_way.discard(waiting)
+            self._under_way.discard(told)
             listening.cancel()
-            waiting.cancel()
 
     @asynccontextmanager
     async def until_told_to_end(self, _: Litestar) -> AsyncGenerator[None]:
@@ -69,8 +73,8 @@ class Waiting:
 
     def _end(self) -> None:
         self._ending = True
-        for waiting in self._under_way:
-            waiting.cancel()
+        for told in self._under_way:
+            give_up(told)
 
 
 async def _gone(request: Request[Any, Any, Any]) -> None:

@@ -18,6 +18,7 @@ from troth_api import limits
 from troth_api.bodies import StartWorkflow, StrictJson, sealed
 from troth_api.problems import declared
 from troth_api.promises import Wait, known, seconds, started
+from troth_api.starting import Starts
 from troth_api.waiting import Waiting
 
 
@@ -55,7 +56,7 @@ async def start_workflow(
     *,
     name: FromPath[str],
     data: JSONBody[StartWorkflow],
-    troth: NamedDependency[Troth],
+    starts: NamedDependency[Starts],
     waiting: NamedDependency[Waiting],
     request: Request[Any, Any, Any],
     wait: Wait = 0,
@@ -73,15 +74,16 @@ async def start_workflow(
         on_conflict=data.on_conflict,
     )
     try:
-        answer = await troth.pool.run(call)
+        begun = await starts.start(data.id, call, shown=not wait)
     except IdConflict as conflict:
         conflict.hint = 'Start under another ID, or attach to what is there with "on_conflict": "attach".'
         raise
-    if not wait:
-        return started(answer)
-    if answer.pending:
-        promise = await waiting.settled(answer.id, wait, request)
-        answer = Started(answer=answer.answer, **msgspec.structs.asdict(promise))
+    if isinstance(begun, Started) and (begun.settled or not wait):
+        return started(begun)
+    promise = await waiting.settled(data.id, wait, request)
+    answer = Started(
+        answer="attached" if begun.answer == "attached" else "created", **msgspec.structs.asdict(promise)
+    )
     response = started(answer)
     if answer.pending:
         response.status_code = 202

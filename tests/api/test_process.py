@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,32 @@ def test_it_serves_and_ends_when_told_to_even_while_somebody_waits(
     assert [(answer.status_code, answer.json()["state"]) for answer in answers] == [(200, "pending")]
     assert not psutil.wait_procs(family, timeout=60)[1]
     assert "Traceback" not in served.log.read_text()
+
+
+def test_starts_that_gathered_are_answered_when_it_is_told_to_end(
+    serve: Serve, dsn: str, db: psycopg.Connection[Any], connect: Callable[..., psycopg.Connection[Any]]
+) -> None:
+    served = serve("--dsn", dsn)
+    ids = [f"o{n}" for n in range(8)]
+    with ThreadPoolExecutor(len(ids) + 1) as pool, connect().cursor() as holder:
+        holder.execute("begin")
+        holder.execute("select start('alone', 'f'), start('o4', 'f')")
+        asked = [pool.submit(post, f"{served.url}/workflows/f", {"id": "alone"})]
+        until_blocked(db, 1)
+        asked += [pool.submit(post, f"{served.url}/workflows/f", {"id": id}) for id in ids]
+        until_blocked(db, 2)
+        served.process.send_signal(signal.SIGTERM)
+        holder.execute("rollback")
+        answers = [each.result() for each in asked]
+    assert [answer.status_code for answer in answers] == [201] * 9
+    assert served.process.wait(END_SECONDS_MAX) == 0
+    assert "Traceback" not in served.log.read_text()
+    assert db.execute("select count(*) from promise").fetchone() == (9,)
+
+
+def until_blocked(db: psycopg.Connection[Any], sessions: int) -> None:
+    while db.execute("select from pg_locks where not granted").rowcount < sessions:
+        time.sleep(0.001)
 
 
 def looked_for(db: psycopg.Connection[Any]) -> bool:

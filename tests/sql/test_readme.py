@@ -81,7 +81,11 @@ def reach(catalog: dict[str, Function], name: str) -> str:
         if each not in seen:
             source = catalog[each].source
             seen[each] = "" if re.search(r"^exception$", source, re.MULTILINE) else source
-            todo += [callee for callee in re.findall(r"\b(_\w+)\(", seen[each]) if callee in catalog]
+            todo += [
+                callee
+                for callee in re.findall(r"(\b_\w+|(?<=\bfrom )\w+)\(", seen[each])
+                if callee in catalog
+            ]
     return "\n".join(seen.values())
 
 

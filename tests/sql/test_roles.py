@@ -13,8 +13,8 @@ from tests.support.postgres import TABLES
 from tests.support.sql import Sql, Worker, promise, step, turn
 
 CLIENT = {
-    "start", "start_each", "start_many", "create_promise", "resolve", "reject", "cancel", "settle_many", "get", "settled",
-    "search", "tree", "journal", "record", "protocol",
+    "start", "start_each", "start_many", "start_together", "create_promise", "resolve", "reject", "cancel", "settle_many", "get",
+    "settled", "search", "tree", "journal", "record", "protocol",
 }  # fmt: skip
 WORKER = CLIENT | {"register", "claim", "advance", "commit_step", "heartbeat", "tick", "leave"}
 ADMIN = WORKER | {"halt", "resume", "cancel_force", "fork", "settle_step", "import_journal", "purge"}
@@ -176,6 +176,7 @@ ANYWHERE: dict[str, tuple[Any, ...]] = {
     "start": ("x", "f"),
     "start_each": ("f", ["z"], [{}]),
     "start_many": ([],),
+    "start_together": ([],),
     "create_promise": ("y",),
     "get": (["p"],),
     "settled": (["p"],),

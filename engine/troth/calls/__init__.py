@@ -24,6 +24,7 @@ from troth.calls.clients import (
     start,
     start_each,
     start_many,
+    start_together,
     tree,
 )
 from troth.calls.transactions import commit_step
@@ -86,6 +87,7 @@ __all__ = [
     "start",
     "start_each",
     "start_many",
+    "start_together",
     "tick",
     "tree",
     "vacuum",

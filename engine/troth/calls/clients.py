@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -72,6 +72,47 @@ class StartItem(msgspec.Struct, frozen=True, omit_defaults=True):
 def start_many(items: Sequence[StartItem]) -> Call[list[StartedItem]]:
     """Start many workflows, each judged by itself, answered in order."""
     return Call("start_many", (("items", "jsonb", json(list(items))),), _READ_STARTED_ITEMS)
+
+
+def start_together(
+    starts: Sequence[Call[Started]], shown: Collection[str] = ()
+) -> Call[list[Started | StartedItem]]:
+    """Starts of several callers in one call, answered in order.
+
+    Whoever is attached, or created and in `shown`, has the promise with the answer. What is in conflict or refused is told to its
+    caller by his own `start`, which is also the one that knows what `on_conflict` says.
+    """
+    wanted = frozenset(shown)
+
+    def read(rows: Sequence[Row]) -> list[Started | StartedItem]:
+        items = zip(rows, _READ_STARTED_ITEMS(rows), strict=True)
+        return [_READ_STARTED([row]) if full(item) else item for row, item in items]
+
+    def full(item: StartedItem) -> bool:
+        return item.answer == "attached" or (item.answer == "created" and item.id in wanted)
+
+    items = [
+        {name: _in_json(kind, value) for name, kind, value in start.arguments if name != "on_conflict"}
+        for start in starts
+    ]
+    return Call(
+        "start_together",
+        given(items=("jsonb", json(items)), shown=("text[]", list(shown) or None)),
+        read,
+    )
+
+
+def _in_json(kind: str, value: Any) -> object:
+    """An argument of a call as an item of a batch says it: durations in seconds, bytes in hexadecimal."""
+    match kind:
+        case "jsonb":
+            return msgspec.Raw(value.encode())
+        case "interval":
+            return value.total_seconds()
+        case "bytea":
+            return value.hex()
+        case _:
+            return value
 
 
 def start_each(

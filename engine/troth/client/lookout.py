@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, TypeAlias
 
 from troth import calls
 from troth.errors import DatabaseError, Unreachable
@@ -24,32 +24,47 @@ _PASSES: Final = ("25006", "53", "57014", "58")
 """Read-only (a standby), full, too slow for somebody's limit, a failing disk: an outage like another."""
 
 
+Told: TypeAlias = "asyncio.Future[PromiseInfo | None]"
+"""What one waiter is told: the settled promise, or None if he gave up."""
+
+
+def give_up(told: Told) -> None:
+    """End one wait, if it has not ended."""
+    if not told.done():
+        told.set_result(None)
+
+
 class Lookout:
     """Waits for the promises of one client."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._waiting: dict[str, set[asyncio.Future[PromiseInfo]]] = {}
+        self._waiting: dict[str, set[Told]] = {}
         self._pause = LOOK_FIRST_S
         self._fresh = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unreachable_since: float | None = None
 
-    async def wait(self, id: str, seconds: float | None) -> PromiseInfo | None:
-        """The promise once it is settled; None if that took longer than `seconds`."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(id, set()).add(future)
+    async def wait(self, id: str, seconds: float | None, told: Told | None = None) -> PromiseInfo | None:
+        """The promise once it is settled; None if that took longer than `seconds`.
+
+        With a future of the caller's own, `told`, the wait can be given up from outside.
+        """
+        loop = asyncio.get_running_loop()
+        told = loop.create_future() if told is None else told
+        self._waiting.setdefault(id, set()).add(told)
         self._pause = LOOK_FIRST_S
         self._fresh.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look(), name="troth lookout")
+        timer = None if seconds is None else loop.call_later(seconds, give_up, told)
         try:
-            return await asyncio.wait_for(future, seconds)
-        except TimeoutError:
-            return None
+            return await told
         finally:
+            if timer is not None:
+                timer.cancel()
             waiters = self._waiting.get(id, set())
-            waiters.discard(future)
+            waiters.discard(told)
             if not waiters:
                 self._waiting.pop(id, None)
 

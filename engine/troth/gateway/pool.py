@@ -22,9 +22,9 @@ from troth.gateway.failures import parse_dsn, place_of, translated
 
 CONNECT_S: Final = 10.0
 SILENT_AFTER_S: Final = 20.0
-"""How long an answer may take of a function that waits for nobody's rows."""
+"""How long an answer may take of a function that waits for nobody's rows, or not for long."""
 WAITING_FOR_NOBODY: Final = frozenset(
-    {"claim", "advance", "heartbeat", "tick", "leave", "journal", "get", "settled"},
+    {"claim", "advance", "heartbeat", "tick", "leave", "journal", "get", "settled", "start_together"},
 )
 HINT_S: Final = 2.0
 """How long a hint may take to arrive."""

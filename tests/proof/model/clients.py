@@ -44,6 +44,20 @@ def start_many(state: State, given: Given) -> Json:
     return answers
 
 
+def start_together(state: State, given: Given) -> Json:
+    """As `start_many`, but that what is created is shown to whoever wants to see it, as it is in the end."""
+
+    def said(answer: Json) -> Json:
+        id = answer["id"]
+        if answer["answer"] != "created":
+            return answer
+        if id not in given["shown"]:
+            return {"id": id, "answer": "created"}
+        return document(state.promises[id], state.task(id), state.now) | {"answer": "created"}
+
+    return [said(answer) for answer in start_many(state, given)]
+
+
 def start_each(state: State, given: Given) -> Json:
     """One function under many IDs: as `start_many`, but that nothing is said of what is new."""
     refusing.refuse("TR002", not isinstance(given["args"], list) or len(given["args"]) != len(given["ids"]))

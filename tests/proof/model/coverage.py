@@ -12,6 +12,7 @@ ENOUGH: Final = 100
 _ANSWERS: Final = {
     "start": "created attached",
     "start_many": "created attached conflict refused",
+    "start_together": "created attached conflict refused",
     "start_each": "attached conflict refused nothing",
     "create_promise": "created attached",
     "resolve": "settled already conflict not_latent unknown",

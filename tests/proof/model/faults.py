@@ -74,6 +74,8 @@ _STARTS = [
     Fault("start", "TR010", lambda chance: _taken(chance, "start"), "start"),
     Fault("start_many", "TR002", lambda chance: {"items": chance.pick((None, {}, 1, [1], [_START, []]))}),
     Fault("start_many", "TR030", lambda _: {"items": MANY}),
+    Fault("start_together", "TR002", lambda chance: {"items": chance.pick((None, {}, 1)), "shown": []}),
+    Fault("start_together", "TR030", lambda _: {"items": MANY, "shown": []}),
     Fault("start_each", "TR002", lambda chance: _EACH | {"args": chance.pick((None, {}, [], [{}]))}),
     Fault(
         "start_each",

@@ -16,6 +16,7 @@ from tests.proof.model.state import Refused, State, Undetermined
 VERBS: Final[dict[str, Callable[[State, dict[str, Any]], Json]]] = {
     "start": clients.start,
     "start_many": clients.start_many,
+    "start_together": clients.start_together,
     "start_each": clients.start_each,
     "create_promise": clients.create_promise,
     "resolve": clients.resolve,

@@ -24,6 +24,7 @@ TRIES_MAX: Final = 4
 ANY_ISOLATION: Final = (
     "start",
     "start_many",
+    "start_together",
     "start_each",
     "create_promise",
     "get",
@@ -113,6 +114,11 @@ def _start_many(chance: Chance) -> Given:
             )
         items.append(item)
     return {"items": items}
+
+
+def _start_together(chance: Chance) -> Given:
+    given = _start_many(chance)
+    return given | {"shown": [item["id"] for item in given["items"] if chance.odds(0.5)]}
 
 
 def _start_each(chance: Chance) -> Given:
@@ -343,6 +349,7 @@ def _purge(chance: Chance) -> Given:
 HONEST: Final[dict[str, Callable[[Chance], Given]]] = {
     "start": _start,
     "start_many": _start_many,
+    "start_together": _start_together,
     "start_each": _start_each,
     "create_promise": _create_promise,
     "resolve": lambda chance: _decision(chance, "value"),
@@ -368,8 +375,8 @@ HONEST: Final[dict[str, Callable[[Chance], Given]]] = {
     "purge": _purge,
 }
 WEIGHTS: Final[dict[str, float]] = {
-    "start": 6, "start_many": 4, "start_each": 4, "create_promise": 5, "resolve": 6, "reject": 4, "cancel": 5,
-    "settle_many": 4, "get": 2, "search": 2, "tree": 1, "journal": 1, "register": 2, "claim": 14, "advance": 36,
+    "start": 6, "start_many": 4, "start_together": 4, "start_each": 4, "create_promise": 5, "resolve": 6, "reject": 4,
+    "cancel": 5, "settle_many": 4, "get": 2, "search": 2, "tree": 1, "journal": 1, "register": 2, "claim": 14, "advance": 36,
     "commit_step": 4, "heartbeat": 5, "leave": 1, "tick": 8, "halt": 4, "resume": 5, "cancel_force": 2, "fork": 5,
     "settle_step": 6, "purge": 1,
 }  # fmt: skip

@@ -81,6 +81,8 @@ begin
           decode(p ->> 'digest', 'hex'));
       when 'start_many' then
         v_answer := (select coalesce(jsonb_agg(a), '[]') from start_many(p -> 'items') a);
+      when 'start_together' then
+        v_answer := (select coalesce(jsonb_agg(a), '[]') from start_together(p -> 'items', list(p -> 'shown')) a);
       when 'start_each' then
         v_answer := (select coalesce(jsonb_agg(a), '[]') from start_each(
           p ->> 'function', array(select jsonb_array_elements_text(p -> 'ids')), p -> 'args', p ->> 'queue',

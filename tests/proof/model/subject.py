@@ -108,8 +108,8 @@ class Subject:
 
 
 def _as_sent(verb: str, given: Given) -> Json:
-    """Items of `start_many` say their durations in seconds, all else is in microseconds."""
-    if verb != "start_many" or not isinstance(given["items"], list):
+    """Items of starts say their durations in seconds, all else is in microseconds."""
+    if verb not in {"start_many", "start_together"} or not isinstance(given["items"], list):
         return given
 
     def seconds(item: Json) -> Json:

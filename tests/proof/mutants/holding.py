@@ -25,6 +25,7 @@ from tests.proof.mutants.mutant import (
     start_each_sql,
     start_many_sql,
     start_sql,
+    start_together_sql,
     tick_sql,
 )
 
@@ -246,6 +247,20 @@ GUARDS: Final = (
         "where not coalesce(true or length(i.id)",
         "what is refused at the door comes in behind another",
         "start_each::test_arguments_that_cannot_be_refuse_one",
+    ),
+    start_together_sql(
+        "strangers wait for each other's IDs",
+        " set lock_timeout = '100ms'",
+        "",
+        "one open transaction holds up whoever starts anything",
+        "start_together::test_an_id_that_somebody_holds_ends_the_call_soon",
+    ),
+    start_together_sql(
+        "answers come as the rows do",
+        "order by a.n",
+        "order by s.id",
+        "each caller is told of another one's workflow",
+        "start_together::test_each_is_answered_in_turn_and_shown_if_it_is_to_be",
     ),
     start_sql(
         "any start attaches",

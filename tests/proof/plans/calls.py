@@ -250,6 +250,12 @@ OTHERS: Final[dict[str, Call]] = {
     "start_many: attached": Call(
         lambda s: s.sql.start_many([{"id": f"f{n}", "function": "f"} for n in range(1, 1 + ITEMS)])
     ),
+    "start_together": Call(
+        lambda s: s.sql.start_together([{"id": each, "function": "f"} for each in NAMES], list(NAMES))
+    ),
+    "start_together: attached": Call(
+        lambda s: s.sql.start_together([{"id": f"f{n}", "function": "f"} for n in range(1, 1 + ITEMS)])
+    ),
     "start_each": Call(lambda s: s.sql.start_each("f", list(NAMES), [{}] * ITEMS)),
     "start_each: attached": Call(
         lambda s: s.sql.start_each("f", [f"f{n}" for n in range(1, 1 + ITEMS)], [{}] * ITEMS)

@@ -59,6 +59,7 @@ CALLS = (
     "select troth.start('w', 'f', '{\"a\": 1}')",
     "select troth.start('later', 'f', p_delay => interval '1 day')",
     "select troth.start_many('[{\"id\": \"m1\", \"function\": \"f\"}, {\"id\": \"m2\", \"function\": \"f\"}]')",
+    "select troth.start_together('[{\"id\": \"t1\", \"function\": \"f\"}, {\"id\": \"t2\", \"function\": \"f\"}]', '{t2}')",
     "select troth.start_each('f', '{e1,e2}', '[[], []]', p_delay => interval '1 day')",
     "select troth.start_each('f', '{e3}', '[{}]')",
     "select troth.create_promise('p', interval '1 day', '1', true)",

@@ -148,6 +148,16 @@ VERBS = {
             "created attached conflict",
         ),
         _verb(
+            "start_together",
+            lambda sql, g: _answers(
+                sql.start_together(
+                    [{"id": each, "function": "f", "queue": g.names.queue} for each in (g.names.x, g.names.w)]
+                )
+            ),
+            grounds.free,
+            "created attached conflict 55P03",
+        ),
+        _verb(
             "start_each",
             lambda sql, g: (
                 _answers(sql.start_each("f", [g.names.x, g.names.w], [{}, {}], queue=g.names.queue))

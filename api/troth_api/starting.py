@@ -1,0 +1,125 @@
+"""Starts that come while one is under way share the next call, as a worker's turns do.
+
+A start in a batch costs Postgres a twentieth of one by itself. A lone one is sent at once, and none waits long behind another:
+what takes longer than usual (an ID that somebody's open transaction holds) is overtaken. Whatever a shared call does not settle
+for one of its callers, he asks for himself, so that each has the answer that he would have had alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from troth import Troth, calls
+from troth.calls import Call
+from troth.errors import TrothError, Unreachable
+from troth.model import Started, StartedItem
+from troth_api import limits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A start that waits for its turn; None tells who asked to ask by himself."""
+
+    id: str
+    call: Call[Started]
+    shown: bool
+    answer: asyncio.Future[Started | StartedItem | None]
+
+    @property
+    def bytes(self) -> int:
+        return sum(len(value.encode()) for value in self.call.values if isinstance(value, str))
+
+
+class Starts:
+    """The starts of one application, in the order in which they came."""
+
+    def __init__(self, troth: Troth) -> None:
+        self._troth = troth
+        self._gathered: deque[_Asked] = deque()
+        self._ahead: asyncio.TimerHandle | None = None
+        """The latest call that is under way, by what ends its being waited for."""
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def start(self, id: str, call: Call[Started], *, shown: bool) -> Started | StartedItem:
+        """What `start` answers, and raises; of what is created perhaps no more than that, if it need not be `shown`."""
+        if self._ahead is None:
+            ahead = self._goes()
+            try:
+                return await self._troth.pool.run(call)
+            finally:
+                self._ended(ahead)
+        answer: asyncio.Future[Started | StartedItem | None] = asyncio.get_running_loop().create_future()
+        self._gathered.append(_Asked(id, call, shown, answer))
+        if (answered := await answer) is not None:
+            return answered
+        return await self._troth.pool.run(call)
+
+    def _goes(self) -> asyncio.TimerHandle:
+        """A call goes: what comes from now on gathers behind it, for a while."""
+        self._ahead = asyncio.get_running_loop().call_later(limits.gather_seconds_max, self._next)
+        return self._ahead
+
+    def _ended(self, ahead: asyncio.TimerHandle) -> None:
+        if ahead is self._ahead:
+            ahead.cancel()
+            self._next()
+
+    def _next(self) -> None:
+        """Send what has gathered."""
+        group = self._group()
+        if not group:
+            self._ahead = None
+            return
+        task = asyncio.create_task(self._send(group, self._goes()), name="troth starts")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    def _group(self) -> list[_Asked]:
+        group: list[_Asked] = []
+        size = 0
+        while self._gathered and len(group) < limits.gathered_starts_max:
+            if not self._gathered[0].answer.done():
+                size += self._gathered[0].bytes
+                if group and size > limits.gathered_bytes_max:
+                    break
+                group.append(self._gathered[0])
+            self._gathered.popleft()
+        return group
+
+    async def _send(self, group: Sequence[_Asked], ahead: asyncio.TimerHandle) -> None:
+        try:
+            answers = await self._troth.pool.run(_one_call(group))
+        except Exception as error:  # noqa: BLE001 — whatever it was, those who asked are told
+            # what Postgres refused to do for all, it may do for each, or refuse in other words
+            refused = isinstance(error, TrothError) and not isinstance(error, Unreachable)
+            _tell(group, None if refused and len(group) > 1 else error)
+        else:
+            for asked, answer in zip(group, answers, strict=True):
+                if not asked.answer.done():
+                    asked.answer.set_result(answer if answer.answer in ("created", "attached") else None)
+        finally:
+            for asked in group:
+                asked.answer.cancel()  # what has no answer by now is not going to have one
+            self._ended(ahead)
+
+
+def _one_call(group: Sequence[_Asked]) -> Call[list[Started | StartedItem]]:
+    if len(group) > 1:
+        return calls.start_together(
+            [asked.call for asked in group], [asked.id for asked in group if asked.shown]
+        )
+    call = group[0].call
+    return Call(call.function, call.arguments, lambda rows: [call.read(rows)])
+
+
+def _tell(group: Sequence[_Asked], error: Exception | None) -> None:
+    for asked in group:
+        if asked.answer.done():
+            continue
+        if error is None:
+            asked.answer.set_result(None)
+        else:
+            asked.answer.set_exception(error)
