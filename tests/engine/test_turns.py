@@ -13,7 +13,7 @@ from troth.calls import Call, Turn
 from troth.gateway.pool import Pool
 from troth.model import Advanced
 from troth.worker.run import Run
-from troth.worker.turns import Turns
+from troth.worker.turns import TOLD_MAX, Turns
 from troth.worker.wording import TurnParts
 
 
@@ -80,3 +80,32 @@ async def test_what_is_due_is_sent_before_an_answer_is_told() -> None:
         sending.cancel()
         await asyncio.wait([sending])
     assert events == ["sent a b", "sent c", "told a b", "told c", "sent d", "told d"]
+
+
+async def test_what_some_answers_bring_comes_before_the_next_ones_are_told() -> None:
+    """A workflow's step and its end follow its answer, while all of it is in the processor's cache."""
+    events: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    async def step() -> None:
+        events.append("step")
+
+    def answered(answers: Sequence[tuple[Run, Advanced]]) -> None:
+        events.append(f"told {len(answers)}")
+        for _ in answers:
+            loop.create_task(step()).add_done_callback(lambda _: events.append("ended"))
+
+    pool = Held(events)
+    turns = Turns(cast("Pool", pool), lambda _: False, answered)
+    sending = asyncio.create_task(turns.send_forever())
+    count = 2 * TOLD_MAX + 1
+    try:
+        for n in range(count):
+            turns.add(cast("Run", Said(f"{n}")))
+        await pool.let_go(1)
+        await until(lambda: events.count("ended") == count)
+    finally:
+        sending.cancel()
+        await asyncio.wait([sending])
+    expected = [f"told {TOLD_MAX}", *["step"] * TOLD_MAX, *["ended"] * TOLD_MAX]
+    assert events[1:] == [*expected, *expected, "told 1", "step", "ended"]

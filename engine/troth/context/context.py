@@ -18,6 +18,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 import msgspec
@@ -416,12 +417,7 @@ class Context:
         *,
         binding: Binding = "",
     ) -> OperationFuture[T]:
-        payloads = self._payloads
-        workflow = self.id
-
-        def finish(entry: Entry) -> T:
-            return opened(entry, workflow, payloads, type_)
-
+        finish: Callable[[Entry], T] = partial(opened, self.id, self._payloads, type_)
         return self._machine.issue(kind, name, request, digest, finish, binding=binding, scope=self._scope)
 
 

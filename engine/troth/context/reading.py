@@ -32,7 +32,7 @@ from troth.remote import rebuilt
 T = TypeVar("T")
 
 
-def opened(entry: Entry, workflow: str, payloads: Payloads, type_: TypeForm[T]) -> T:
+def opened(workflow: str, payloads: Payloads, type_: TypeForm[T], entry: Entry) -> T:
     """What an event means to the code that awaits its operation: a value, or an error raised.
 
     Errors of steps and children were written by workers: they come back as themselves where their class can be found. What

@@ -38,6 +38,8 @@ _COHORT_NAMED_MAX: Final = 10
 _BINDING: Final = frozenset({"cancel", "wait"})
 """The bindings that the workflow's end waits for."""
 
+_NO_PATCHES: Final[frozenset[str]] = frozenset()
+
 _CHECKSUM_BITS: Final = 19
 _CHECKSUM: Final = (1 << _CHECKSUM_BITS) - 1
 _COUNTED_MAX: Final = (1 << 12) - 1
@@ -103,7 +105,7 @@ class Ledger:
         self._given_up: list[Operation] = []
         self._by_hand: dict[str, Entry] = {}
         self._foreseen = 0
-        self._patches: frozenset[str] = frozenset()
+        self._patches = _NO_PATCHES
         self._decided: dict[str, bool] = {}
         self._over = False
 
@@ -154,8 +156,8 @@ class Ledger:
     def foresee(self, seq: int, patches: Iterable[str]) -> None:
         """The code was here before after every entry below `seq`, and the journal has these patches."""
         self._foreseen = max(self._foreseen, seq)
-        if more := frozenset(patches):
-            self._patches |= more
+        if patches:
+            self._patches = self._patches.union(patches)
 
     def enter(self, entry: Entry) -> Awaiter | None:
         """Book an entry about an operation and return whom to tell, or raise Diverged with nothing changed."""

@@ -6,7 +6,6 @@ next turn, so that whoever holds the task next goes on counting.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -36,12 +35,11 @@ class _Tried:
     retry_at: int | None = None
     details: Any = None
     kept: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    began: float = 0.0
     failed: bool = False
 
 
 class Attempts:
-    """What is known of the attempts of the steps that have no outcome yet."""
+    """What is known of the attempts of the steps that have no outcome yet: of those that failed or said something."""
 
     __slots__ = ("_payloads", "_said", "_tried", "unsaid")
 
@@ -69,11 +67,10 @@ class Attempts:
         """
         tried = self._tried.get(path)
         if tried is None:
-            tried = self._tried[path] = _Tried(1, False)
-        elif tried.ended:
+            return 1, None
+        if tried.ended:
             tried.number += 1
             tried.ended = False
-        tried.began = time.monotonic()
         return tried.number, tried.details
 
     def failed_before(self, path: str) -> bool:
@@ -81,9 +78,9 @@ class Attempts:
         tried = self._tried.get(path)
         return tried is not None and tried.failed
 
-    def failed(self, path: str, error: Sealed, again_in: int) -> None:
-        """The attempt failed; the next one begins in so many microseconds."""
-        tried = self._tried[path]
+    def failed(self, path: str, error: Sealed, again_in: int, elapsed: int) -> None:
+        """The attempt failed after so many microseconds; the next one begins in so many."""
+        tried = self._of(path)
         tried.ended = tried.failed = True
         self.unsaid[path, tried.number] = Attempt(
             "",
@@ -93,17 +90,15 @@ class Attempts:
             details=tried.kept,  # those of the attempt before, if this one said none: the next one may be elsewhere
             ended=True,
             retry_in=again_in,
-            elapsed=self._elapsed(tried),
+            elapsed=elapsed,
         )
 
-    def beat(self, path: str, details: Sealed) -> None:
-        """The attempt goes on and has come so far."""
-        tried = self._tried[path]
+    def beat(self, path: str, details: Sealed, elapsed: int) -> None:
+        """The attempt goes on after so many microseconds and has come so far."""
+        tried = self._of(path)
         tried.kept = self._wrapped(details)
         tried.details = self._payloads.open(details.data, details.headers, object, "The details")
-        self.unsaid[path, tried.number] = Attempt(
-            "", path, tried.number, details=tried.kept, elapsed=self._elapsed(tried)
-        )
+        self.unsaid[path, tried.number] = Attempt("", path, tried.number, details=tried.kept, elapsed=elapsed)
 
     def say(self, task: str) -> list[Attempt]:
         """What is to be said with this turn; there may be more."""
@@ -133,8 +128,11 @@ class Attempts:
             if tried.ended and tried.retry_at is not None:
                 yield path, tried.retry_at
 
-    def _elapsed(self, tried: _Tried) -> int:
-        return int((time.monotonic() - tried.began) * 1e6)
+    def _of(self, path: str) -> _Tried:
+        tried = self._tried.get(path)
+        if tried is None:
+            tried = self._tried[path] = _Tried(1, ended=False)
+        return tried
 
     def _wrapped(self, sealed: Sealed) -> msgspec.Raw:
         headers = msgspec.UNSET if sealed.headers is None else msgspec.Raw(sealed.headers)

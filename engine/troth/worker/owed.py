@@ -41,7 +41,7 @@ class Owed:
 
     def __bool__(self) -> bool:
         """Whether the code gave up a child, or ended while some go on, and that was not said."""
-        return bool(self._given_up) or (self._together and self._ends_unsaid)
+        return bool(self._given_up) or self._ends_unsaid
 
     @property
     def _ends_unsaid(self) -> bool:
@@ -99,6 +99,7 @@ class Owed:
 
     def unsaid(self) -> None:
         """A new turn begins."""
-        self._saying = []
+        if self._saying:
+            self._saying = []
         self._saying_close = False
         self._saying_up_to = self._said_up_to

@@ -63,6 +63,7 @@ class Run:
         "_claimed",
         "_halting",
         "_last_then",
+        "_leaving",
         "_machine",
         "_news",
         "_now",
@@ -117,12 +118,12 @@ class Run:
         self._ahead: list[Arrived] = []
         self._ahead_bytes = 0
         self._sent = 0
-        self._sent_creations: list[Operation] = []
+        self._sent_creations: Sequence[Operation] = ()
         self._owed = Owed(claimed.asked)
-        self._unwanted: set[str] = set()
+        self._unwanted: dict[str, None] = {}
         self.abandoned: list[Operation] = []
         self._halting: dict[str, object] | None = None
-        self._releasing = self._charged = self._news = False
+        self._releasing = self._charged = self._leaving = self._news = False
         self._last_then: str | None = None
 
     # --- what the worker tells ---
@@ -160,9 +161,9 @@ class Run:
         if not self.in_flight:
             self._tell_arrived()
 
-    def failed(self, operation: Operation, error: Sealed, again_in: int) -> None:
-        """An attempt of a step failed, and there is to be another one in so many microseconds."""
-        self._attempts.failed(operation.path, error, again_in)
+    def failed(self, operation: Operation, error: Sealed, again_in: int, elapsed: int) -> None:
+        """An attempt of a step failed after so many microseconds, and there is to be another one in so many."""
+        self._attempts.failed(operation.path, error, again_in, elapsed)
         self._agenda.again_at(operation, self._now() + again_in)
 
     def postpone(self, operation: Operation, micros: int) -> None:
@@ -178,9 +179,9 @@ class Run:
         """A step was stopped, since nobody waits for it."""
         self.arrived(operation, "rejected", None, self._payloads.seal_error(given_up()))
 
-    def beat(self, operation: Operation, details: Sealed) -> None:
-        """A step says that it goes on."""
-        self._attempts.beat(operation.path, details)
+    def beat(self, operation: Operation, details: Sealed, elapsed: int) -> None:
+        """A step says that it goes on, after so many microseconds."""
+        self._attempts.beat(operation.path, details, elapsed)
 
     def committed(self, operation: Operation, seq: int, at: int, value: Sealed) -> None:
         """A step has recorded its outcome itself, in its own transaction."""
@@ -196,7 +197,7 @@ class Run:
 
     def release(self, *, charged: bool = False) -> None:
         """Give the task back at the next turn, whatever it is doing. `charged`: its own code is why."""
-        self._releasing = True
+        self._releasing = self._leaving = True
         self._charged = self._charged or charged
 
     def heard_news(self) -> None:
@@ -206,6 +207,7 @@ class Run:
     def halt(self, code: str, error: BaseException) -> None:
         """Park the task at the next turn, with a reason that a person can read."""
         self._halting = parked(code, error)
+        self._leaving = True
         self.evict()
 
     def answered(self, answer: Advanced) -> None:
@@ -315,14 +317,15 @@ class Run:
             finish(turn, self._workflow.name, machine.outcome, self.told, self._payloads)
         elif self._releasing:
             turn.then, turn.charged = "release", self._charged
-        # not strict: where telling failed, and the task is to be parked, one of the two is longer
-        parts.outcomes = [
-            outcome(self.task, a, e) for a, e in zip(self._ahead, self.told[self.seen :], strict=False)
-        ]
-        parts.outcome_bytes = self._ahead_bytes
-        parts.attempts = self._attempts.say(self.task)
+        if self._ahead:
+            # not strict: where telling failed, and the task is to be parked, one of the two is longer
+            told = zip(self._ahead, self.told[self.seen :], strict=False)
+            parts.outcomes = [outcome(self.task, arrived, entry) for arrived, entry in told]
+            parts.outcome_bytes = self._ahead_bytes
+        if self._attempts.unsaid:
+            parts.attempts = self._attempts.say(self.task)
         self._sent = len(parts.outcomes)
-        self._sent_creations = []
+        self._sent_creations = ()
         self._owed.unsaid()
         if machine is not None:
             self._say_what_was_asked(parts, machine, lingering)
@@ -401,7 +404,7 @@ class Run:
                 self._given_up_step(operation)
 
     def _given_up_step(self, operation: Operation) -> None:
-        self._unwanted.add(operation.path)
+        self._unwanted[operation.path] = None
         if operation.path in self._agenda.running:
             self.abandoned.append(operation)
         else:
@@ -438,7 +441,7 @@ class Run:
         self._ahead, self._ahead_bytes = [], 0
         self._sent = 0
         self._agenda.recorded(self._sent_creations, self.seen)
-        self._sent_creations = []
+        self._sent_creations = ()
         self._attempts.said()
         self._owed.said()
 
@@ -474,10 +477,11 @@ class Run:
         if machine.done:
             agenda.keep_what_outlives()
         self._sent_creations, more = agenda.creations(TURN_BYTES_MAX)
-        parts.operations = [
-            creation(self.task, operation, machine.cohort(operation.issued), self._payloads)
-            for operation in self._sent_creations
-        ]
+        if self._sent_creations:
+            parts.operations = [
+                creation(self.task, operation, machine.cohort(operation.issued), self._payloads)
+                for operation in self._sent_creations
+            ]
         unsaid = bool(self._attempts.unsaid)
         if (turn.then == "finish" and more) or (turn.then == "release" and unsaid):
             parts.turn = Turn(self.task, self.epoch, self.seen)
@@ -489,10 +493,6 @@ class Run:
                 turn.then, turn.keep = "suspend", self.kept
                 parts.timers = agenda.waits(self.task, machine.cohort, self._now())
             turn.asked = turn.then is None and not more
-
-    @property
-    def _leaving(self) -> bool:
-        return self._releasing or self._halting is not None
 
     @property
     def _working(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -234,13 +235,14 @@ class Runs:
 
     def _start_step(self, run: Run, operation: Operation) -> None:
         number, details = run.attempt(operation)
-        under_way = _UnderWay(self, run, operation, number)
+        under_way = _UnderWay(self, run, operation, number, time.monotonic())
+        request = step_request(operation)
         attempted = Attempted(
             run.task,
             run.epoch,
             operation,
-            step_request(operation),
-            run.cohort(operation),
+            request,
+            run.cohort(operation) if request.isolation is not None else 0,
             number,
             details,
             under_way.beat,
@@ -273,7 +275,7 @@ class Runs:
         run, operation = under_way.run, under_way.operation
         # a thread that was abandoned may still beat while another attempt of its step is under way
         if self._runs.get(run.task) is run and self._under_way.get(run, {}).get(operation.path) is under_way:
-            run.beat(operation, details)
+            run.beat(operation, details, under_way.elapsed)
             self._after(run)
 
     def step_ended(self, under_way: _UnderWay, task: asyncio.Task[StepResult]) -> None:
@@ -292,11 +294,12 @@ class Runs:
             )
             run.halt("broken", failure)
         else:
-            self._act(run, self._heed, run, operation, under_way.number, task.result())
+            self._act(run, self._heed, under_way, task.result())
             return
         self._after(run)
 
-    def _heed(self, run: Run, operation: Operation, number: int, result: StepResult) -> None:
+    def _heed(self, under_way: _UnderWay, result: StepResult) -> None:
+        run, operation = under_way.run, under_way.operation
         match result.state:
             case "resolved":
                 run.arrived(operation, "resolved", result.value, None)
@@ -311,11 +314,12 @@ class Runs:
                 assert result.value is not None
                 run.committed(operation, committed.seq, committed.at, result.value)
             case "conflicted" | "unknown":
-                self._conflicted(run, operation, number, result)
+                self._conflicted(under_way, result)
             case "rejected":
-                self._rejected(run, operation, number, result)
+                self._rejected(under_way, result)
 
-    def _conflicted(self, run: Run, operation: Operation, number: int, result: StepResult) -> None:
+    def _conflicted(self, under_way: _UnderWay, result: StepResult) -> None:
+        run, operation = under_way.run, under_way.operation
         mine = self._conflicts.setdefault(run, {})
         met = mine[operation.path] = mine.get(operation.path, 0) + 1
         if met <= CONFLICTS_MAX and run.waits_for(operation):
@@ -327,9 +331,10 @@ class Runs:
         del mine[operation.path]
         assert result.failure is not None
         # if it was committed after all, the journal says so: then this is not told
-        self._rejected(run, operation, number, self._steps.failed(result.failure.__cause__ or result.failure))
+        self._rejected(under_way, self._steps.failed(result.failure.__cause__ or result.failure))
 
-    def _rejected(self, run: Run, operation: Operation, number: int, result: StepResult) -> None:
+    def _rejected(self, under_way: _UnderWay, result: StepResult) -> None:
+        run, operation, number = under_way.run, under_way.operation, under_way.number
         retry = step_request(operation).retry
         failure, error = result.failure, result.error
         assert failure is not None
@@ -350,7 +355,7 @@ class Runs:
             again_in_s=delay.total_seconds(),
             error=text_of(failure)[:200],
         )
-        run.failed(operation, error, round(delay.total_seconds() * 1e6))
+        run.failed(operation, error, round(delay.total_seconds() * 1e6), under_way.elapsed)
 
     # --- timers ---
 
@@ -403,8 +408,14 @@ class _UnderWay(Struct, eq=False):
     run: Run
     operation: Operation
     number: int
+    began: float
     task: asyncio.Task[StepResult] | None = None
     over: bool = False
+
+    @property
+    def elapsed(self) -> int:
+        """For how many microseconds."""
+        return int((time.monotonic() - self.began) * 1e6)
 
     def stop(self) -> None:
         """Nobody waits for it any more."""

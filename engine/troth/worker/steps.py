@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal
 
@@ -146,11 +146,20 @@ class Steps:
         value = await self._called(request, request.args)
         return StepResult("resolved", value=self._payloads.seal(value, attempted.what))
 
-    async def _called(self, request: StepRequest, args: tuple[Any, ...]) -> Any:
+    def _called(self, request: StepRequest, args: tuple[Any, ...]) -> Awaitable[Any]:
         fn, kwargs = self._stand_in(request.fn), request.kwargs
+        is_async = request.is_async if fn is request.fn else inspect.iscoroutinefunction(fn)
+        if is_async and not self._providers.fill(fn):
+            called: Awaitable[Any] = fn(*args, **kwargs)
+            return called
+        return self._provided(fn, is_async, args, kwargs)
+
+    async def _provided(
+        self, fn: Callable[..., Any], is_async: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         if self._providers.fill(fn):
             kwargs = {**kwargs, **await self._providers.arguments(fn, args, kwargs)}
-        if request.is_async if fn is request.fn else inspect.iscoroutinefunction(fn):
+        if is_async:
             return await fn(*args, **kwargs)
         context = contextvars.copy_context()
         value = await asyncio.get_running_loop().run_in_executor(

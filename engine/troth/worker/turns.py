@@ -27,6 +27,9 @@ ITEMS_MAX: Final = 5000
 """Operations after which no further turn is taken into a call, so that it stays below what SQL takes at once."""
 BYTES_MAX: Final = 32 * 1024 * 1024
 """Payload after which none is either."""
+TOLD_MAX: Final = 100
+"""Answers told in a row. The steps that these start, and what those bring, come before the next ones: then what a workflow
+consists of is still in the processor's cache."""
 AWAY_FIRST_S: Final = 0.1
 AWAY_LONGEST_S: Final = 2.0
 _ITS_OWN_FAULT: Final = ("22", "23", "54")
@@ -72,8 +75,8 @@ class Turns:
                 self._any.clear()
             sending = asyncio.create_task(self._send(parts), name="troth advance") if runs else None
             try:
-                if told:
-                    await self._told(told)
+                for first in range(0, len(told), TOLD_MAX):
+                    await self._told(told[first : first + TOLD_MAX])
                 told = _matched(runs, await sending) if sending is not None else []
             finally:
                 if sending is not None:

@@ -45,7 +45,11 @@ class TurnParts(msgspec.Struct, eq=False):
         said = [self.turn.value, self.turn.error]
         for asked in self.operations:
             said += asked.args, asked.default
-        return self.outcome_bytes + sum([len(memoryview(each)) for each in said if each is not msgspec.UNSET])
+        size = self.outcome_bytes
+        for each in said:
+            if each is not msgspec.UNSET:
+                size += len(memoryview(each))
+        return size
 
 
 class Arrived(msgspec.Struct, eq=False):

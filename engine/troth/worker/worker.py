@@ -52,6 +52,8 @@ from troth.worker.watchdog import LEAVE_AFTER_S, NAMED_AFTER_S
 
 CLAIM_BATCH_MAX: Final = 200
 """Tasks in one claim."""
+BEGUN_MAX: Final = 100
+"""Tasks begun in a row; the steps that these start come before the next ones."""
 CONCURRENCY_DEFAULT: Final = 1000
 LEASE_SHORTEST: Final = timedelta(seconds=1)
 LEASE_LONGEST: Final = timedelta(days=1)
@@ -425,7 +427,8 @@ class Worker:
                     kept[each.task] = run
                 if each.last_seq:
                     await self._complete(each, run)
-            await self._in_callback(self._begin, claimant, claimed, kept)
+            for first in range(0, len(claimed), BEGUN_MAX):
+                await self._in_callback(self._begin, claimant, claimed[first : first + BEGUN_MAX], kept)
         finally:
             self._runs.coming = {}
             for run in kept.values():
