@@ -8,13 +8,14 @@ for one of its callers, he asks for himself, so that each has the answer that he
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from troth import Troth, calls
 from troth.calls import Call
-from troth.errors import TrothError, Unreachable
+from troth.errors import Unreachable
 from troth.model import Started, StartedItem
 from troth_api import limits
 
@@ -25,12 +26,9 @@ class _Asked:
 
     id: str
     call: Call[Started]
+    bytes: int
     shown: bool
     answer: asyncio.Future[Started | StartedItem | None]
-
-    @property
-    def bytes(self) -> int:
-        return sum(len(value.encode()) for value in self.call.values if isinstance(value, str))
 
 
 class Starts:
@@ -51,8 +49,9 @@ class Starts:
                 return await self._troth.pool.run(call)
             finally:
                 self._ended(ahead)
+        size = sum(len(value.encode()) for value in call.values if isinstance(value, str))
         answer: asyncio.Future[Started | StartedItem | None] = asyncio.get_running_loop().create_future()
-        self._gathered.append(_Asked(id, call, shown, answer))
+        self._gathered.append(_Asked(id, call, size, shown, answer))
         if (answered := await answer) is not None:
             return answered
         return await self._troth.pool.run(call)
@@ -73,7 +72,9 @@ class Starts:
         if not group:
             self._ahead = None
             return
-        task = asyncio.create_task(self._send(group, self._goes()), name="troth starts")
+        # in a context of its own: that of whoever was answered just now is none of theirs
+        sending = self._send(group, self._goes())
+        task = asyncio.create_task(sending, name="troth starts", context=contextvars.Context())
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
@@ -93,8 +94,8 @@ class Starts:
         try:
             answers = await self._troth.pool.run(_one_call(group))
         except Exception as error:  # noqa: BLE001 — whatever it was, those who asked are told
-            # what Postgres refused to do for all, it may do for each, or refuse in other words
-            refused = isinstance(error, TrothError) and not isinstance(error, Unreachable)
+            # what could not be done for all, may be done for each, or refused in other words
+            refused = not isinstance(error, Unreachable)
             _tell(group, None if refused and len(group) > 1 else error)
         else:
             for asked, answer in zip(group, answers, strict=True):

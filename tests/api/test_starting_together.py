@@ -237,7 +237,10 @@ async def test_whoever_goes_away_takes_nobody_along(
         gone, waits, stays = await gate.gathered(
             start(api, "held"), start(api, "a", wait=60), start(api, "b")
         )
-        await until(lambda: db.execute("select from pg_locks where not granted").fetchone() is not None)
+        blocked = (
+            "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        )
+        await until(lambda: db.execute(blocked).rowcount > 0)
         for each in (gone, waits):
             each.cancel()
         await asyncio.gather(gone, waits, return_exceptions=True)

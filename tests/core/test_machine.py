@@ -73,10 +73,12 @@ def test_a_timer_that_no_user_code_asked_for_has_no_line() -> None:
 
 
 def test_what_belongs_to_a_workflow_is_not_touched_from_outside() -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
     events: list[asyncio.Event] = []
     futures: list[asyncio.Future[Any]] = []
 
     async def main() -> None:
+        loops.append(asyncio.get_running_loop())
         event = asyncio.Event()
         events.append(event)
         futures.append(step("b"))
@@ -88,6 +90,9 @@ def test_what_belongs_to_a_workflow_is_not_touched_from_outside() -> None:
     run = Run(main)
     with pytest.raises(WorkflowMisuse, match="from outside"):
         events[0].set()
+    for seconds in (0, 1):
+        with pytest.raises(WorkflowMisuse, match="from outside"):
+            loops[0].call_later(seconds, print)
     run.machine.evict()
     futures[0].cancel()
 

@@ -223,14 +223,10 @@ class MachineLoop(RefusingLoop):
         self, callback: Callable[[Unpack[Args]], object], *args: *Args, context: Context | None = None
     ) -> Ready:
         handle = Ready(callback, args, context)
-        if running_loop() is self:
-            if not self.deaf:
-                self._ready.append(handle)
-        elif not self.deaf:
-            raise WorkflowMisuse(
-                "A future, queue, event or lock of a workflow was touched from outside, by a step or a thread: no "
-                "replay can repeat that. Return a value from the step, or settle a promise by its ID."
-            )
+        if not self.deaf:
+            if running_loop() is not self:
+                _refuse_from_outside()
+            self._ready.append(handle)
         return handle
 
     def call_later(
@@ -263,6 +259,8 @@ class MachineLoop(RefusingLoop):
     ) -> Timer:
         if self.deaf:
             raise Evicted
+        if running_loop() is not self:
+            _refuse_from_outside()
         ledger = self._ledger
         if micros <= 0:
             timer = Timer(callback, args, context, self, Operation("", TIMER, 0, None, 0, ledger.now))
@@ -382,6 +380,13 @@ def _refuse_path(path: str) -> NoReturn:
     raise InvalidId(
         f"The operation {path!r} would have an ID longer than {limits.id_length_max} characters: give it, its "
         "tasks or the workflow a shorter name."
+    )
+
+
+def _refuse_from_outside() -> NoReturn:
+    raise WorkflowMisuse(
+        "A future, timer, queue, event or lock of a workflow was touched from outside, by a step or a thread: no "
+        "replay can repeat that. Return a value from the step, or settle a promise by its ID."
     )
 
 

@@ -23,7 +23,7 @@ DEAD_ROWS: Final = 5000
 """The least that makes it worth while, in both tables."""
 SOONEST_S: Final = 0.5
 TIMES_AS_LONG: Final = 20
-"""It begins again not before so many times what it took: a twentieth of the time at most."""
+"""It begins again not before so many times what it took: a twentieth of this worker's time at most."""
 AFTER_FAILURE_S: Final = 60.0
 
 _log = structlog.get_logger("troth.worker")
