@@ -96,17 +96,6 @@ class Bench:
             self._command(f"drop database {name} with (force)")
             self._command("checkpoint")
 
-    @contextlib.contextmanager
-    def changed(self, setting: str, value: int) -> Generator[None]:
-        """The server with a setting changed."""
-        self._command(f"alter system set {setting} = {value}")
-        self._command("select pg_reload_conf()")
-        try:
-            yield
-        finally:
-            self._command(f"alter system reset {setting}")
-            self._command("select pg_reload_conf()")
-
     def _command(self, text: str) -> None:
         with psycopg.connect(self.server.dsn, autocommit=True) as connection:
             connection.execute(text.encode())

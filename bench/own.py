@@ -122,27 +122,18 @@ PLACED: Final[dict[str, Callable[[Place, Amounts], Awaitable[dict[str, float]]]]
     "growth": _growth,
 }
 OWN_WORKS: Final = (*PLACED, "replay")
-NAPTIME_S: Final = 1
-TENDED: Final = f"growth, autovacuum_naptime = {NAPTIME_S}"
 
 
 def own(on: Bench, work: str, amounts: Amounts) -> None:
-    """One of them; growth also as docs/performance.md sets up Postgres."""
-    _own(on, work, work, amounts)
-    if work == "growth":
-        with on.changed("autovacuum_naptime", NAPTIME_S):
-            _own(on, work, TENDED, amounts)
-
-
-def _own(on: Bench, work: str, name: str, amounts: Amounts) -> None:
+    """One of them."""
     if work == "replay":
-        on.add(Result("troth", name, {k: v for size in amounts.replays for k, v in replayed(size).items()}))
+        on.add(Result("troth", work, {k: v for size in amounts.replays for k, v in replayed(size).items()}))
         return
     with on.database() as dsn:
         on.about["troth"] = on.prepare("troth", dsn)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("create table public.written (x integer)")
-        on.add(Result("troth", name, uvloop.run(_placed(dsn, work, amounts))))
+        on.add(Result("troth", work, uvloop.run(_placed(dsn, work, amounts))))
 
 
 async def _placed(dsn: str, work: str, amounts: Amounts) -> dict[str, float]:

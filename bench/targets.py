@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from bench.own import TENDED
-
 
 class Key(NamedTuple):
     """A figure of a work; where a name ends in an amount, what it begins with."""
@@ -78,7 +76,6 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("Postgres' CPU, s for 1,000 one-step workflows", Key("drain", "Postgres CPU"), most=0.3),
     Target("bytes of a finished one-step workflow", Key("growth", "bytes/finished"), most=900),
     Target("`task` after 1,000,000 workflows, × after 10,000", Key("growth", "the one / the other"), most=3),
-    Target("the same with `autovacuum_naptime = 1`", Key(TENDED, "the one / the other"), most=3),
     Target("memory of a worker, 100,000 in flight, MB", Key("memory", "worker's memory at most"), most=500),
     Target("children/s, fan-out of 10,000", Key("children", "children/s"), least=3000),
     Target("`ctx.transaction`/s", TRANSACTIONS, least=1500),
