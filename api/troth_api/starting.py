@@ -12,12 +12,19 @@ import contextvars
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+import structlog
 
 from troth import Troth, calls
 from troth.calls import Call
-from troth.errors import Unreachable
+from troth.errors import DatabaseError, Unreachable
 from troth.model import Started, StartedItem
 from troth_api import limits
+
+LOCK_NOT_AVAILABLE: Final = "55P03"
+
+_log: Final = structlog.stdlib.get_logger("troth_api")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +47,7 @@ class Starts:
         self._ahead: asyncio.TimerHandle | None = None
         """The latest call that is under way, by what ends its being waited for."""
         self._under_way: set[asyncio.Task[None]] = set()
+        self._noted: set[str] = set()
 
     async def start(self, id: str, call: Call[Started], *, shown: bool) -> Started | StartedItem:
         """What `start` answers, and raises; of what is created perhaps no more than that, if it need not be `shown`."""
@@ -93,18 +101,27 @@ class Starts:
     async def _send(self, group: Sequence[_Asked], ahead: asyncio.TimerHandle) -> None:
         try:
             answers = await self._troth.pool.run(_one_call(group))
-        except Exception as error:  # noqa: BLE001 — whatever it was, those who asked are told
-            # what could not be done for all, may be done for each, or refused in other words
-            refused = not isinstance(error, Unreachable)
-            _tell(group, None if refused and len(group) > 1 else error)
-        else:
             for asked, answer in zip(group, answers, strict=True):
                 if not asked.answer.done():
                     asked.answer.set_result(answer if answer.answer in ("created", "attached") else None)
+        except Exception as error:  # noqa: BLE001 — whatever it was, those who asked are told
+            if len(group) == 1 or isinstance(error, Unreachable):
+                _tell(group, error)
+                return
+            # what could not be done for all, may be done for each, or refused in other words
+            self._note(error)
+            _tell(group, None)
         finally:
             for asked in group:
                 asked.answer.cancel()  # what has no answer by now is not going to have one
             self._ended(ahead)
+
+    def _note(self, error: Exception) -> None:
+        """Say once of each kind of trouble, but for an ID that somebody holds, that it keeps starts from sharing a call."""
+        kind = error.code if isinstance(error, DatabaseError) else type(error).__name__
+        if kind != LOCK_NOT_AVAILABLE and kind not in self._noted:
+            self._noted.add(kind)
+            _log.warning("starts could not share a call; each goes by itself", error=str(error))
 
 
 def _one_call(group: Sequence[_Asked]) -> Call[list[Started | StartedItem]]:

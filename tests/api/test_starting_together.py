@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from structlog.typing import EventDict
 
 from tests.api.acting import Acting
 from tests.api.asking import asking
@@ -201,7 +202,11 @@ async def test_each_is_refused_as_if_it_were_alone(api: httpx.AsyncClient, gate:
 
 
 async def test_an_id_that_somebody_holds_delays_its_own_start_alone(
-    api: httpx.AsyncClient, gate: Gate, db: psycopg.Connection[Any], sent: list[calls.Call[Any]]
+    api: httpx.AsyncClient,
+    gate: Gate,
+    db: psycopg.Connection[Any],
+    sent: list[calls.Call[Any]],
+    logs: list[EventDict],
 ) -> None:
     with gate.held("held"):
         first, held, last = await gate.gathered(start(api, "a"), start(api, "held"), start(api, "z"))
@@ -214,6 +219,7 @@ async def test_an_id_that_somebody_holds_delays_its_own_start_alone(
         ]
     assert (await held).status_code == 201
     assert functions(sent) == ["start", "start_together", "start", "start", "start"]
+    assert logs == []
 
 
 async def test_what_takes_long_is_overtaken(
@@ -311,13 +317,34 @@ async def test_they_wait_for_their_ends(api: httpx.AsyncClient, gate: Gate, acti
 
 
 async def test_a_call_that_is_refused_as_a_whole_is_asked_one_by_one(
-    api: httpx.AsyncClient, gate: Gate, db: psycopg.Connection[Any], sent: list[calls.Call[Any]]
+    api: httpx.AsyncClient,
+    gate: Gate,
+    db: psycopg.Connection[Any],
+    sent: list[calls.Call[Any]],
+    logs: list[EventDict],
 ) -> None:
-    """A schema that knows no such function yet, say."""
+    """A schema that knows no such function yet, say; whoever runs the application is told once."""
     db.execute("drop function start_together")
-    answers = await gate.together(start(api, "a"), start(api, "no~id"), start(api, "b"))
-    assert [answer.status_code for answer in answers] == [201, 400, 201]
-    assert functions(sent) == ["start", "start_together", "start", "start", "start"]
+    for id in ("a", "c"):
+        answers = await gate.together(start(api, id), start(api, "no~id"), start(api, id + id))
+        assert [answer.status_code for answer in answers] == [201, 400, 201]
+    assert functions(sent) == ["start", "start_together", "start", "start", "start"] * 2
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == [
+        ("warning", "starts could not share a call; each goes by itself")
+    ]
+    assert "start_together" in logs[0]["error"]
+
+
+async def test_a_shared_call_that_answers_too_little_is_asked_one_by_one(
+    api: httpx.AsyncClient, gate: Gate, db: psycopg.Connection[Any]
+) -> None:
+    db.execute(
+        """create or replace function start_together(p_items jsonb, p_shown text[] default '{}') returns setof jsonb
+             language sql as 'select null::jsonb where false'"""
+    )
+    async with asyncio.timeout(30):
+        answers = await gate.together(start(api, "a"), start(api, "b"))
+    assert [answer.status_code for answer in answers] == [201, 201]
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ class Vacuum:
     async def _vacuum(self) -> None:
         begun = time.monotonic()
         try:
-            # it would warn in the server's log of what it may not do, or has to skip
+            # asked first: what it may not do is a warning in the server's log, and whoever is at a table is waited for
             match await self._pool.run(calls.may_vacuum(DEAD_ROWS), again=False):
                 case "now":
                     await self._pool.run(calls.vacuum(), again=False)
